@@ -1,0 +1,98 @@
+"""The kernel IR: straight-line code on tiles, in the sections of a loop over time.
+
+A kernel is what a template needs besides its skeleton: the tensors it touches and, per section, a
+list of statements. Printers turn statements into a target's text; a statement never holds text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ...dsl.source import Span
+from ..ir.types import Axes
+from .layout import Label, Layout
+
+Place = Literal["step", "segment", "head", "sequence", "checkpoint", "partial"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An array in memory that a kernel reads or writes.
+
+    ``place`` says what stands before the value's own axes, outermost first:
+
+    * ``step`` [B, T, heads]: per-step data of the user, walked over time
+    * ``segment`` [B, L, H]: the same for the steps of one segment only
+    * ``head`` [H]: params
+    * ``sequence`` [B, H]: states
+    * ``checkpoint`` [B, chunks, H]: states at the start of each chunk
+    * ``partial`` [row blocks, H]: sums over the steps of one program
+
+    ``copies`` are tiled axes that the value lacks but whose tiles each write their own: they stand
+    first of all. ``first_tile`` are those of which only tile 0 reads or writes.
+    ``strided`` tensors come with strides for everything; others are packed.
+    """
+
+    name: str
+    place: Place
+    axes: Axes
+    heads: str = "H"
+    copies: tuple[str, ...] = ()
+    first_tile: tuple[str, ...] = ()
+    strided: bool = False
+    compute: bool = True
+    """Whether elements are of the compute type (float32); otherwise they have the user's own type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A value on chip: a variable (or a number) and the sides of its tile, in order.
+
+    ``clean`` are sides whose lanes outside of the axis hold zero.
+    """
+
+    name: str
+    labels: tuple[Label, ...] = ()
+    clean: frozenset[Label] = frozenset()
+    number: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinate:
+    """Where along one axis of a tensor: a fixed entry, or a side of the tile shifted by ``start``."""
+
+    label: Label | None
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One line of kernel code: ``target = op(args)``.
+
+    Besides the element-wise operations of ir/ops.py: ``load`` and ``store`` (attrs: tensor,
+    coordinates), ``dot`` (attrs: precision), ``sum`` and ``amax`` (attrs: the side's position),
+    ``product_sum`` (attrs: the sides summed over), ``select`` (attrs: source side, target side, shift:
+    ``out[i] = x[i - shift]``, zero outside), ``transpose``, ``zeros``, ``assign`` and ``accumulate``.
+    """
+
+    target: str
+    op: str
+    args: tuple[Ref, ...] = ()
+    attrs: tuple[Any, ...] = ()
+    labels: tuple[Label, ...] = ()
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel: a template, the tensors in argument order and the statements of each section."""
+
+    name: str
+    template: str
+    layout: Layout
+    tensors: tuple[Tensor, ...]
+    sections: dict[str, tuple[Statement, ...]]
+    carried: tuple[str, ...] = ()
+    walked: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,76 @@
+"""How values lie on chip: labels of tile sides, blocks, tiles over programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..ir.types import Axes
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One side of a tile: an axis, and which of its occurrences in a square value (``U[D, D]``)."""
+
+    name: str
+    copy: int = 0
+
+
+ROWS = Label("rows")
+"""The side that runs over the sequences of one program, where a program walks several at once."""
+
+
+def labels_of(axes: Axes) -> tuple[Label, ...]:
+    """The labels of a value's axes by position: ``[D, D]`` has ``D`` and its second copy."""
+    names = [axis.name for axis in axes]
+    return tuple(Label(name, names[:position].count(name)) for position, name in enumerate(names))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shape of one family of kernels.
+
+    ``sizes`` and ``blocks`` are by axis name; a block is a power of two, and an axis in ``tiles`` is
+    shared out over programs block by block. ``rows`` is the number of sequences per program (1: no
+    such side). ``order`` ranks axis names: sides of a tile stand in this order, so that a
+    transposition is a matter of names and moves nothing.
+    """
+
+    sizes: Mapping[str, int]
+    blocks: Mapping[str, int]
+    tiles: tuple[str, ...]
+    rows: int
+    order: Mapping[str, int] = field(repr=False)
+    warps: int = 4
+
+    def sort(self, labels: Iterable[Label]) -> tuple[Label, ...]:
+        """Labels in the order in which sides of a tile stand."""
+        return tuple(sorted(set(labels), key=self._rank))
+
+    def _rank(self, label: Label) -> tuple[int, int]:
+        return (-1, 0) if label == ROWS else (self.order[label.name], label.copy)
+
+    def block(self, label: Label) -> int:
+        return self.rows if label == ROWS else self.blocks[label.name]
+
+    def padded(self, label: Label) -> bool:
+        """Whether lanes of this side can lie outside of the axis."""
+        return label == ROWS or self.sizes[label.name] % self.blocks[label.name] != 0
+
+    def count(self, name: str) -> int:
+        """The number of tiles of an axis."""
+        return -(-self.sizes[name] // self.blocks[name])
+
+    def untiled(self, axes: Axes) -> tuple[str, ...]:
+        """The tiled axes that a value lacks: every tile has a copy of it."""
+        return tuple(name for name in self.tiles if name not in {axis.name for axis in axes})
+
+
+def identifier(name: str) -> str:
+    """An axis name as part of a variable's name: ``M - 2`` becomes ``M_less_2``."""
+    return name.replace(" - ", "_less_").replace(" + ", "_plus_").replace("*", "_")
+
+
+def power_of_two(size: int) -> int:
+    """The least power of two that is not below ``size``."""
+    return 1 << max(0, size - 1).bit_length()
