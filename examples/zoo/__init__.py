@@ -1,0 +1,1 @@
+"""Recurrences from the literature, one `.rec` file each; installed as `recurra.zoo`."""
