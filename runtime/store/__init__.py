@@ -1,0 +1,1 @@
+"""Generated files: kept, found again, imported."""
