@@ -1,0 +1,196 @@
+"""Tokens to syntax tree, going on after every mistake.
+
+The grammar is grammar.lark. When a statement cannot be read, the parser's stack is unwound to where a statement may
+begin, the terminal ``BROKEN`` takes the statement's place, and reading goes on after its end (the error
+productions of yacc). So every statement gives at most one message, in time linear in the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lark import Lark, UnexpectedToken
+from lark.lexer import Lexer
+
+from . import ast
+from .build import Builder, Header, Refused
+from .diagnostics import Diagnostic, SpecError
+from .layout import layout
+from .lexer import KEYWORDS, Token
+from .slips import Failure, continues, declared, diagnose, missing_header, too_many_blocks
+from .source import Source, Span
+
+MAX_BLOCKS = 16
+"""Levels of blocks: the stages that walk them recursively must not run out of stack."""
+
+MAX_ERRORS = 100
+"""After so many syntax errors a text is no specification, and reading it ends."""
+
+
+class _NoLexer(Lexer):
+    """Lark asks for a lexer; tokens are fed one by one instead."""
+
+    def __init__(self, _conf: Any) -> None:
+        pass
+
+    def lex(self, lexer_state: Any, parser_state: Any) -> Any:  # pragma: no cover
+        raise NotImplementedError
+
+
+@cache
+def _lark() -> Lark:
+    text = Path(__file__).with_name("grammar.lark").read_text(encoding="utf-8")
+    return Lark(text, parser="lalr", lexer=_NoLexer, strict=True, transformer=Builder())
+
+
+def parse(source: Source) -> ast.Recurrence:
+    """The syntax tree of a `.rec` text; raises SpecError with all independent syntax errors."""
+    recurrence, diagnostics, _ = parse_partial(source)
+    if diagnostics or recurrence is None:
+        raise SpecError(source, diagnostics)
+    return recurrence
+
+
+def parse_partial(source: Source) -> tuple[ast.Recurrence | None, tuple[Diagnostic, ...], frozenset[str]]:
+    """What could be read of a `.rec` text, what could not, and the names that the latter may have declared.
+
+    The tree lacks the broken statements (and broken items of blocks); it is None if no statement could be read.
+    A broken assignment to a state counts as a name with its prime: ``S'``. A tree without a readable header is
+    called ``unnamed``.
+    """
+    reader = _Reader(source)
+    return reader.read()
+
+
+class _Reader:
+    """One run of the parser over one text."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.tokens, self.diagnostics = layout(source.text)
+        self.state = _lark().parse_interactive("").parser_state
+        self.table = self.state.parse_conf.states
+        self.lost: set[str] = set()
+        self.begin = 0  # where the current statement or item starts
+        self.blocks: list[str] = []  # the keywords of the blocks that are open
+        self.title: ast.Ident | None = None  # the name, if `recurrence` stands in the wrong place
+
+    def read(self) -> tuple[ast.Recurrence | None, tuple[Diagnostic, ...], frozenset[str]]:
+        """Feed every token, recover from every error, and put the tree together."""
+        self.open_file()
+        position = 0
+        while position < len(self.tokens):
+            token = self.retag(self.tokens[position])
+            try:
+                self.enter(token)
+                self.state.feed_token(token)
+            except (UnexpectedToken, Refused) as error:
+                position = self.recover(position, error)
+                if len(self.diagnostics) >= MAX_ERRORS:
+                    return None, _cut_short(self.diagnostics), frozenset(self.lost)
+                continue
+            position += 1
+            if token.type in ("_NEWLINE", "_LBRACE"):
+                self.begin = position
+        end = len(self.source.text)
+        header, statements = self.state.feed_token(Token("$END", "", end, end), True)
+        return self.result(header, statements), tuple(self.diagnostics), frozenset(self.lost)
+
+    def open_file(self) -> None:
+        """Report a missing header and go on as if it were there."""
+        diagnostic, self.title = missing_header(self.tokens, len(self.source.text))
+        if diagnostic is None:
+            return
+        self.diagnostics.append(diagnostic)
+        self.feed_broken(0)
+
+    def retag(self, token: Token) -> Token:
+        """Make a name a keyword where only the keyword can stand."""
+        if token.type == "NAME" and token.text in KEYWORDS:
+            keyword = KEYWORDS[token.text]
+            row = self.table[self.state.state_stack[-1]]
+            if "NAME" not in row and keyword in row:
+                return token._replace(type=keyword)
+        return token
+
+    def enter(self, token: Token) -> None:
+        """Keep the stack of open blocks."""
+        if token.type == "_LBRACE":
+            if len(self.blocks) >= MAX_BLOCKS:
+                raise Refused(too_many_blocks(token))
+            self.blocks.append(self.tokens[self.begin].text)
+        elif token.type == "RBRACE" and self.blocks:
+            self.blocks.pop()
+
+    def recover(self, position: int, error: UnexpectedToken | Refused) -> int:
+        """Report an error, drop the statement or item it is in, and say where to go on."""
+        match error:
+            case Refused():
+                diagnostic: Diagnostic | None = error.diagnostic
+            case UnexpectedToken():
+                expected = frozenset(error.expected)
+                block = self.blocks[-1] if self.blocks else ""
+                diagnostic = diagnose(Failure(self.tokens, self.begin, position, expected, block))
+        if diagnostic is not None:
+            self.diagnostics.append(diagnostic)
+        end = self.end_of_broken(position)
+        self.lost |= declared(self.tokens[self.begin : end])
+        self.feed_broken(self.tokens[self.begin].start)
+        self.begin = end + 1
+        return end + 1
+
+    def feed_broken(self, start: int) -> None:
+        """Unwind to where a statement may begin and put BROKEN there."""
+        state = self.state
+        while True:
+            if "BROKEN" in self.table[state.state_stack[-1]]:
+                try:
+                    state.feed_token(Token("BROKEN", "", start, start))
+                    break
+                except UnexpectedToken:
+                    continue  # reductions were undone: look further down
+            state.state_stack.pop()
+            state.value_stack.pop()
+        state.feed_token(Token("_NEWLINE", "", start, start))
+
+    def end_of_broken(self, position: int) -> int:
+        """The `_NEWLINE` that ends the statement with an error at ``position``, continuation lines included."""
+        end = self.end_of_line(position)
+        while continues(self.tokens, self.begin, end, self.column):
+            end = self.end_of_line(end + 1)
+        return end
+
+    def end_of_line(self, position: int) -> int:
+        depth = 0
+        for index in range(position, len(self.tokens)):
+            match self.tokens[index].type:
+                case "_LBRACE":
+                    depth += 1
+                case "RBRACE" if depth:
+                    depth -= 1
+                case "_NEWLINE" if not depth:
+                    return index
+        return len(self.tokens) - 1
+
+    def column(self, token: Token) -> int:
+        """The column of a token's first character."""
+        return self.source.position(token.start)[1]
+
+    def result(self, header: Header, statements: tuple[ast.Statement, ...]) -> ast.Recurrence | None:
+        """The whole tree, or None if nothing was read."""
+        name = header.name or self.title
+        if name is None and not statements:
+            return None
+        span = Span(self.tokens[0].start, max(token.end for token in self.tokens[-2:]))
+        return ast.Recurrence(span, name or ast.Ident(Span(span.start, span.start), "unnamed"), header.doc,
+                              statements, self.source)  # fmt: skip
+
+
+def _cut_short(diagnostics: list[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """Say at the last message that reading ended there."""
+    *kept, last = sorted(diagnostics, key=lambda d: d.span)[:MAX_ERRORS]
+    note = f"more than {MAX_ERRORS} syntax errors: the rest of the file was not read"
+    return (*kept, replace(last, notes=(*last.notes, note)))
