@@ -13,6 +13,11 @@ from ...dsl.source import Span
 from ..ir.types import Axes
 from .layout import Label, Layout
 
+INTEGERS = ("batch", "steps", "first", "direction", "count", "chunks", "begin")
+"""Arguments of every kernel after its tensors: sequences, steps in all, index in memory of the first step
+and +1 or -1 from there (right to left), steps to walk, checkpoints per sequence, steps before the first to
+walk. Lengths never specialise a kernel."""
+
 Place = Literal["step", "segment", "head", "sequence", "checkpoint", "partial"]
 
 
@@ -37,7 +42,7 @@ class Tensor:
     name: str
     place: Place
     axes: Axes
-    heads: str = "H"
+    heads: str = "heads"
     copies: tuple[str, ...] = ()
     first_tile: tuple[str, ...] = ()
     strided: bool = False
@@ -93,6 +98,6 @@ class Kernel:
     layout: Layout
     tensors: tuple[Tensor, ...]
     sections: dict[str, tuple[Statement, ...]]
-    carried: tuple[str, ...] = ()
     walked: tuple[str, ...] = ()
+    """Tensors whose place in memory moves with time."""
     facts: dict[str, Any] = field(default_factory=dict)

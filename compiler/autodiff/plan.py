@@ -1,0 +1,111 @@
+"""What the backward pass keeps from the forward pass, and what it computes again.
+
+States before each step come back from a trajectory that is rebuilt chunk by chunk. Everything else
+of the step is recomputed from them, except products of the state with a matrix of the params: they
+are kept, because they cost most, and because without them only one orientation of the matrix has to
+stay on chip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ..ir.program import Body, Program, depends_on, live
+from ..ir.types import Axes
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A value of the step that the forward side writes down for the adjoint: leaf ("saved", name)."""
+
+    name: str
+    value: int
+    axes: Axes
+
+
+@dataclass(frozen=True)
+class Product:
+    """A param's gradient as a sum over steps of outer products, formed after the loop.
+
+    ``left`` and ``right`` are values of the adjoint body; the labels are those of an einsum.
+    """
+
+    param: str
+    left: int
+    right: int
+    labels: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An adjoint step in which kept values are leaves."""
+
+    body: Body
+    saved: tuple[Saved, ...]
+    inputs: tuple[tuple[str, int | None], ...]
+    params: tuple[tuple[str, int | None], ...]
+    states: tuple[tuple[str, int | None], ...]
+    products: tuple[Product, ...]
+
+    def wanted(self) -> tuple[int, ...]:
+        """All values that the adjoint step has to produce."""
+        values = [value for _, value in (*self.inputs, *self.params, *self.states) if value is not None]
+        return (*values, *(value for p in self.products for value in (p.left, p.right)))
+
+
+def plan(program: Program, body: Body, cotangents: dict[str, tuple[tuple[str, int | None], ...]]) -> Plan:
+    """Decide what is kept and which gradients are formed after the loop.
+
+    ``body`` is the primal step with its adjoint behind it; ``cotangents`` has the values of the
+    cotangents under the keys ``inputs``, ``params`` and ``states``.
+    """
+    products, params = [], []
+    for name, value in cotangents["params"]:
+        found = _outer_products(body, name, value) if value is not None else None
+        if found is None:
+            params.append((name, value))
+        else:
+            products += found
+            params.append((name, None))
+    wanted = [v for _, v in (*cotangents["inputs"], *params, *cotangents["states"]) if v is not None]
+    wanted += [value for p in products for value in (p.left, p.right)]
+    body, saved = _keep(program, body, wanted)
+    return Plan(body, saved, cotangents["inputs"], tuple(params), cotangents["states"], tuple(products))
+
+
+def _outer_products(body: Body, param: str, value: int) -> list[Product] | None:
+    """The outer products that a param's cotangent is the sum of, or None if it is anything else."""
+    instr = body[value]
+    match instr.op:
+        case "add":
+            parts = [_outer_products(body, param, arg) for arg in instr.args]
+            return None if None in parts else [product for part in parts if part for product in part]
+        case "broadcast" if -1 not in instr.attrs[0]:
+            found = _outer_products(body, param, instr.args[0])
+            return found and [
+                replace(p, labels=(*p.labels[:2], tuple(p.labels[2][s] for s in instr.attrs[0])))
+                for p in found
+            ]
+        case "contract":
+            left, right, out = instr.attrs
+            if len(out) >= 2 and not set(left) & set(right):
+                return [Product(param, *instr.args, (left, right, out))]
+    return None
+
+
+def _keep(program: Program, body: Body, wanted: Iterable[int]) -> tuple[Body, tuple[Saved, ...]]:
+    of_state, of_param = depends_on(body, ("state",)), depends_on(body, ("param",))
+    adjoint = depends_on(body, ("cotangent",))
+    needed = live(body, wanted)
+    rewritten, saved = list(body), []
+    for position in sorted(needed):
+        instr = body[position]
+        if instr.op != "contract" or not of_state[position] or adjoint[position]:
+            continue
+        if any(of_param[a] and not of_state[a] and len(body[a].axes) >= 2 for a in instr.args):
+            name = f"product_{len(saved)}"
+            saved.append(Saved(name, position, instr.axes))
+            rewritten[position] = replace(instr, op="leaf", args=(), attrs=("saved", name))
+    kept = live(tuple(rewritten), wanted)
+    return tuple(rewritten), tuple(s for s in saved if s.value in kept)

@@ -1,0 +1,288 @@
+"""The three kernels of the recurrent strategy (algorithms.md section 6).
+
+``forward`` walks the steps and, where gradients are wanted, writes the state at the start of every
+chunk. ``trajectory`` starts from those checkpoints, all chunks of a segment at once, and writes the
+state before each step. ``adjoint`` walks the segment backwards with the states' cotangents on chip.
+No kernel reads what it has written itself.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ..autodiff.plan import Plan
+from ..ir.program import Body, Program, depends_on, live
+from ..ir.types import Axes
+from .kernel_ir import INTEGERS, Coordinate, Kernel, Ref, Statement, Tensor
+from .layout import ROWS, Label, Layout, identifier, labels_of
+from .tiles import TileWriter
+
+RESERVED = frozenset(
+    (*keyword.kwlist, *["tl", "triton", "pid", "i", "i_b", "i_h", "i_r", "i_c", "o_rows", "m_rows", "chunk", "range", "float"], *INTEGERS)
+)
+"""Names that a kernel's skeleton uses."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The kernels of one recurrence at one layout. ``infer`` is forward without checkpoints."""
+
+    infer: Kernel
+    forward: Kernel
+    trajectory: Kernel
+    adjoint: Kernel
+    products: tuple[DeferredProduct, ...]
+
+
+@dataclass(frozen=True)
+class DeferredProduct:
+    """A param's gradient that is one product over all steps: names of the two stored operands."""
+
+    param: str
+    left: Tensor
+    right: Tensor
+    labels: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+def lower_recurrent(
+    program: Program, plan: Plan, layout: Layout, *, precision: str, chunk: int, strided: bool
+) -> Lowered:
+    """All kernels of a recurrence; ``chunk`` is the number of steps between checkpoints."""
+    maker = _Maker(program, plan, layout, precision, chunk, strided)
+    adjoint, products = maker.adjoint()
+    return Lowered(maker.forward(train=False), maker.forward(train=True), maker.trajectory(), adjoint, products)
+
+
+class _Maker:
+    def __init__(
+        self, program: Program, plan: Plan, layout: Layout, precision: str, chunk: int, strided: bool
+    ) -> None:
+        self.program, self.plan, self.layout = program, plan, layout
+        self.precision, self.chunk = precision, chunk
+        self.inputs = {
+            i.name: Tensor(i.name, "step", i.axes, f"heads_{i.name}", strided=strided, compute=False)
+            for i in program.inputs
+        }
+        self.params = {p.name: Tensor(p.name, "head", p.axes, compute=False) for p in program.params}
+        self.state = {s.name: f"{s.name}_" if s.name in RESERVED else s.name for s in program.states}
+        self.reserved = {*RESERVED, *self.state.values(), *(f"d_{name}" for name in self.state)}
+        self.reserved |= {f"{prefix}_{identifier(name)}" for name in layout.sizes for prefix in "iom"}
+        self.reserved |= {f"sum_{name}" for name in self.params}
+
+    # ------------------------------------------------------------ helpers
+
+    def full(self, axes: Axes) -> tuple[Label, ...]:
+        """All sides that a state-like value with these axes has."""
+        rows = (ROWS,) if self.layout.rows > 1 else ()
+        return self.layout.sort((*rows, *labels_of(axes)))
+
+    def once(self, name: str, place: str, axes: Axes, compute: bool = True) -> Tensor:
+        """A tensor of which tiles that share an entry hold the same value: tile 0 writes it."""
+        return Tensor(name, place, axes, first_tile=self.layout.untiled(axes), compute=compute)  # type: ignore[arg-type]
+
+    def each(self, name: str, place: str, axes: Axes, heads: str = "heads", compute: bool = True) -> Tensor:
+        """A tensor to which every tile contributes its own part: summed over tiles afterwards."""
+        copies = self.layout.untiled(axes)
+        return Tensor(name, place, axes, heads, copies, compute=compute or bool(copies))  # type: ignore[arg-type]
+
+    def writer(self, body: Body, sources: dict[tuple[str, str], Tensor | Ref]) -> TileWriter:
+        for name, tensor in self.inputs.items():
+            sources["input", name] = tensor
+        for name, tensor in self.params.items():
+            sources["param", name] = tensor
+        return TileWriter(body, self.layout, sources, self.precision, self.reserved)
+
+    def used(self, writer: TileWriter, *more: Iterable[Tensor]) -> tuple[Tensor, ...]:
+        """Tensors in argument order: what is read of inputs and params, then the given ones."""
+        read = (*self.inputs.values(), *self.params.values())
+        kept = [tensor for tensor in read if tensor.name in writer.loaded]
+        return tuple(dict.fromkeys((*kept, *(tensor for group in more for tensor in group))))
+
+    def carried(self) -> dict[tuple[str, str], Ref]:
+        """The variables that hold the states from step to step."""
+        return {("state", s.name): Ref(self.state[s.name], self.full(s.axes)) for s in self.program.states}
+
+    def advance(self, writer: TileWriter, updates: Sequence[tuple[str, Axes, Ref]]) -> list[Statement]:
+        """Carried variables take their next values, all at once."""
+        carried = {name for name, _, _ in updates}
+        statements, assigns = [], []
+        for name, axes, ref in updates:
+            labels = self.full(axes)
+            if ref.name in carried and ref.name != name:
+                copy = writer.fresh(f"{name}_next")
+                statements.append(Statement(copy, "assign", (ref,), (), ref.labels))
+                ref = replace(ref, name=copy)
+            if ref.name != name:
+                assigns.append(Statement(name, "assign", (ref,), (), labels))
+        return statements + assigns
+
+    # ------------------------------------------------------------ kernels
+
+    def forward(self, *, train: bool) -> Kernel:
+        program = self.program
+        starts = {s.name: Tensor(f"{s.name}_start", "sequence", s.axes) for s in program.states}
+        ends = {s.name: self.once(f"{s.name}_end", "sequence", s.axes) for s in program.states}
+        checkpoints = {s.name: self.once(f"{s.name}_checkpoint", "checkpoint", s.axes) for s in program.states}
+        outputs = {o.name: self.once(o.name, "step", o.axes, compute=False) for o in program.outputs}
+        sources = self.carried()
+        writer = self.writer(program.body, dict(sources))
+        writer.lower(live(program.body, program.roots()))
+        step = [*(_store(outputs[o.name], writer.ref(o.value)) for o in program.outputs)]
+        step += self.advance(writer, [(self.state[s.name], s.axes, writer.ref(s.next)) for s in program.states])
+        states = list(sources.values())
+        sections = {
+            "invariant": tuple(writer.sections["invariant"]),
+            "initial": tuple(_read(starts[s.name], self.state[s.name], self.full(s.axes)) for s in program.states),
+            "step": (*writer.sections["step"], *step),
+            "final": tuple(_store(ends[s.name], r) for s, r in zip(program.states, states, strict=True)),
+        }
+        kept = checkpoints.values() if train else ()
+        if train:
+            sections["checkpoint"] = tuple(
+                _store(checkpoints[s.name], r) for s, r in zip(program.states, states, strict=True)
+            )
+        tensors = self.used(writer, starts.values(), outputs.values(), ends.values(), kept)
+        walked = tuple(t.name for t in tensors if t.place == "step")
+        name = f"{program.name}_{'forward' if train else 'infer'}"
+        facts = {"chunk": self.chunk if train else None}
+        return Kernel(name, "forward", self.layout, tensors, sections, walked, facts)
+
+    def trajectory(self) -> Kernel:
+        program, plan = self.program, self.plan
+        checkpoints = {s.name: Tensor(f"{s.name}_checkpoint", "checkpoint", s.axes) for s in program.states}
+        sources = self.carried()
+        writer = self.writer(program.body, dict(sources))
+        writer.lower(live(program.body, (*(s.next for s in program.states), *(s.value for s in plan.saved))))
+        written = self.trajectories()
+        step = [_store(written[s.name], sources["state", s.name]) for s in program.states if s.name in written]
+        step += [_store(written[s.name], writer.ref(s.value)) for s in plan.saved]
+        step += self.advance(writer, [(self.state[s.name], s.axes, writer.ref(s.next)) for s in program.states])
+        sections = {
+            "invariant": tuple(writer.sections["invariant"]),
+            "initial": tuple(_read(checkpoints[s.name], self.state[s.name], self.full(s.axes)) for s in program.states),
+            "step": (*writer.sections["step"], *step),
+        }
+        tensors = self.used(writer, checkpoints.values(), written.values())
+        walked = tuple(t.name for t in tensors if t.place in ("step", "segment"))
+        facts = {"chunk": self.chunk}
+        return Kernel(f"{program.name}_trajectory", "trajectory", self.layout, tensors, sections, walked, facts)
+
+    def trajectories(self) -> dict[str, Tensor]:
+        """What the trajectory kernel writes: states before each step that the adjoint reads, kept values."""
+        body, needed = self.plan.body, live(self.plan.body, self.plan.wanted())
+        read = {body[p].attrs[1] for p in needed if body[p].op == "leaf" and body[p].attrs[0] == "state"}
+        kept = {
+            s.name: self.once(f"{s.name}_before", "segment", s.axes) for s in self.program.states if s.name in read
+        }
+        return kept | {s.name: self.once(s.name, "segment", s.axes) for s in self.plan.saved}
+
+    def adjoint(self) -> tuple[Kernel, tuple[DeferredProduct, ...]]:
+        program, plan = self.program, self.plan
+        writer = self.adjoint_writer()
+        writer.lower(live(plan.body, plan.wanted()))
+        step, outs = self.input_gradients(writer)
+        more, accumulators, partials = self.param_gradients(writer)
+        deferred, stores = self.deferred(writer)
+        starts = [self.each(f"d_{s.name}_end", "sequence", s.axes) for s in program.states]
+        ends = [self.each(f"d_{s.name}_start", "sequence", s.axes) for s in program.states]
+        cotangents = dict(plan.states)
+        updates = [(f"d_{s.name}", s.axes, _or_zero(writer, cotangents[s.name])) for s in program.states]
+        carried = [Ref(f"d_{s.name}", self.full(s.axes)) for s in program.states]
+        sections = {
+            "invariant": tuple(writer.sections["invariant"]),
+            "initial": (
+                *(_read(t, f"d_{s.name}", self.full(s.axes)) for s, t in zip(program.states, starts, strict=True)),
+                *(Statement(a.name, "zeros", (), (), a.labels) for a in accumulators),
+            ),
+            "step": (*writer.sections["step"], *step, *more, *stores, *self.advance(writer, updates)),
+            "final": (
+                *(_store(t, ref) for t, ref in zip(ends, carried, strict=True)),
+                *self.reduced(accumulators, partials),
+            ),
+        }
+        loaded = [t for t in writer.loaded.values() if t.name not in self.inputs and t.name not in self.params]
+        products = [t for p in deferred for t in (p.left, p.right)]
+        tensors = self.used(writer, loaded, starts, outs, ends, partials, products)
+        walked = tuple(t.name for t in tensors if t.place in ("step", "segment"))
+        kernel = Kernel(f"{program.name}_adjoint", "adjoint", self.layout, tensors, sections, walked, {})
+        return kernel, deferred
+
+    def adjoint_writer(self) -> TileWriter:
+        program = self.program
+        written = self.trajectories()
+        sources: dict[tuple[str, str], Tensor | Ref] = {("saved", s.name): written[s.name] for s in self.plan.saved}
+        for state in program.states:
+            if state.name in written:
+                sources["state", state.name] = written[state.name]
+            sources["cotangent", f"{state.name}'"] = Ref(f"d_{state.name}", self.full(state.axes))
+        for output in program.outputs:
+            sources["cotangent", output.name] = self.once(f"d_{output.name}", "step", output.axes, compute=False)
+        return self.writer(self.plan.body, sources)
+
+    def input_gradients(self, writer: TileWriter) -> tuple[list[Statement], list[Tensor]]:
+        axes = {i.name: i.axes for i in self.program.inputs}
+        tensors, stores = [], []
+        for name, value in self.plan.inputs:
+            if value is not None:
+                tensor = self.each(f"d_{name}", "step", axes[name], compute=False)
+                tensors.append(tensor)
+                stores.append(_store(tensor, writer.ref(value)))
+        return stores, tensors
+
+    def param_gradients(self, writer: TileWriter) -> tuple[list[Statement], list[Ref], list[Tensor]]:
+        axes = {p.name: p.axes for p in self.program.params}
+        statements, accumulators, tensors = [], [], []
+        for name, value in self.plan.params:
+            if value is None:
+                continue
+            ref = writer.ref(value)
+            accumulator = Ref(f"sum_{name}", ref.labels)
+            statements.append(Statement(accumulator.name, "accumulate", (ref,), (), ref.labels))
+            accumulators.append(accumulator)
+            tensors.append(self.each(f"d_{name}", "partial", axes[name]))
+        return statements, accumulators, tensors
+
+    def reduced(self, accumulators: Sequence[Ref], tensors: Sequence[Tensor]) -> list[Statement]:
+        """Sums over the steps, reduced over the sequences of the program, to memory."""
+        statements = []
+        for ref, tensor in zip(accumulators, tensors, strict=True):
+            if ROWS in ref.labels:
+                rest = tuple(label for label in ref.labels if label != ROWS)
+                statements.append(Statement(ref.name, "sum", (ref,), (ROWS,), rest))
+                ref = replace(ref, labels=rest)
+            statements.append(_store(tensor, ref))
+        return statements
+
+    def deferred(self, writer: TileWriter) -> tuple[tuple[DeferredProduct, ...], list[Statement]]:
+        body = self.plan.body
+        varies = depends_on(body, ("cotangent",))
+        tensors: dict[int, Tensor] = {}
+        products, stores = [], []
+        for product in self.plan.products:
+            for value in (product.left, product.right):
+                if value not in tensors:
+                    kind = self.each if varies[value] else self.once
+                    tensors[value] = kind(f"factor_{len(tensors)}", "segment", body[value].axes)
+                    stores.append(_store(tensors[value], writer.ref(value)))
+            products.append(
+                DeferredProduct(product.param, tensors[product.left], tensors[product.right], product.labels)
+            )
+        return tuple(products), stores
+
+
+def _or_zero(writer: TileWriter, value: int | None) -> Ref:
+    return Ref("", number=0.0) if value is None else writer.ref(value)
+
+
+def _coordinates(tensor: Tensor) -> tuple[Coordinate, ...]:
+    return tuple(Coordinate(label) for label in labels_of(tensor.axes))
+
+
+def _read(tensor: Tensor, target: str, labels: tuple[Label, ...]) -> Statement:
+    return Statement(target, "load", (), (tensor, _coordinates(tensor)), labels)
+
+
+def _store(tensor: Tensor, ref: Ref) -> Statement:
+    return Statement("", "store", (ref,), (tensor, _coordinates(tensor)))
