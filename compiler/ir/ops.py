@@ -50,7 +50,7 @@ class Op:
 
 _UNARY = (
     "neg exp log log1p expm1 sqrt rsqrt square abs sign sigmoid logsigmoid tanh relu silu softplus gelu "
-    "sin cos stop_grad clip_grad"
+    "erf sin cos stop_grad clip_grad"
 ).split()
 _BINARY = "add sub mul div pow min max".split()
 _COMPARE = "lt le eq ne".split()
