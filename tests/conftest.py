@@ -18,7 +18,9 @@ settings.load_profile("recurra")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write goldens instead of comparing with them")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write goldens instead of comparing with them"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -163,7 +163,8 @@ def _fallback_folder(folder: Path) -> Path:
     replacement = Path(tempfile.mkdtemp(prefix="recurra-"))
     atexit.register(shutil.rmtree, replacement, ignore_errors=True)
     warnings.warn(
-        f"{folder} is read-only: generated files go to {replacement} for this process; set RECURRA_CACHE to keep them",
+        f"{folder} is read-only: generated files go to {replacement} and are lost when this process ends; "
+        "set RECURRA_CACHE to a folder that can be written",
         RuntimeWarning,
         stacklevel=5,
     )

@@ -102,9 +102,7 @@ def test_a_failing_generator_leaves_nothing(tmp_path: Path) -> None:
     assert is_intact(Store(tmp_path).get_or_create("k", lambda: FILES))
 
 
-def test_read_only_cache_falls_back_to_a_temporary_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_only_cache_falls_back_to_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "cache"
     mkdir = Path.mkdir
 
@@ -219,12 +217,8 @@ def test_a_killed_writer_leaves_a_usable_cache(tmp_path: Path) -> None:
 
 
 def _start(script: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)], stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stderr=subprocess.PIPE, text=True)
 
 
 def _python(script: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60)
