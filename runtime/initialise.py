@@ -10,7 +10,9 @@ import torch
 from torch import Generator, Tensor
 
 from ..compiler.ir.program import Param, Program
+from ..compiler.ir.size import Size
 from .errors import CallError
+from .reference import evaluate
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,9 @@ def initialise(
     return result
 
 
-def _size(program: Program, param: Param, size: object, sizes: Mapping[str, int]) -> int:
+def _size(program: Program, param: Param, size: Size, sizes: Mapping[str, int]) -> int:
     try:
-        return size.bind(sizes)  # type: ignore[attr-defined]
+        return size.bind(sizes)
     except KeyError as missing:
         raise CallError(program.name, param.name, f"needs the size {missing.args[0]}") from None
 
@@ -159,6 +161,4 @@ _MATRICES = ("identity", "orthogonal", "spectral")
 
 def _of_head(program: Program, value: int, heads: Tensor) -> Tensor:
     """A scalar expression of the head index, for all heads at once."""
-    from .reference import evaluate_scalar
-
-    return evaluate_scalar(program, value, heads)
+    return evaluate(program.body, [value], {("head", "head"): heads}, {}, 1, like=heads)[value]
