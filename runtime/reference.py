@@ -95,9 +95,7 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
 class _Walk:
     """One evaluation: what operations other than element-wise ones need to know."""
 
-    def __init__(
-        self, sizes: Mapping[str, int], lead: int, full: tuple[int, ...] | None, like: Tensor
-    ) -> None:
+    def __init__(self, sizes: Mapping[str, int], lead: int, full: tuple[int, ...] | None, like: Tensor) -> None:
         self.sizes, self.lead, self.full, self.like = sizes, lead, full, like
 
     def apply(self, instr: Instr, args: Sequence[Tensor]) -> Tensor:
@@ -235,9 +233,7 @@ def run(
     batch, heads = _extent(inputs, params, initial)
     given = (*inputs.values(), *params.values(), *initial.values())
     wide = any(tensor.dtype == torch.float64 for tensor in given) or not given
-    like = torch.empty(
-        (), dtype=torch.float64 if wide else torch.float32, device=given[0].device if given else None
-    )
+    like = torch.empty((), dtype=torch.float64 if wide else torch.float32, device=given[0].device if given else None)
     leaves: dict[tuple[str, str], Tensor] = {}
     for name, tensor in inputs.items():
         grouped = tensor.to(like.dtype).repeat_interleave(heads // tensor.shape[2], 2)
@@ -300,9 +296,7 @@ def _steps(
     }
     after = {p for p in needed if inner[p]} - looped
     reads = {arg for p in (*looped, *after) for arg in body[p].args} | set(nexts) | set(outputs)
-    before = evaluate(
-        body, [p for p in sorted(needed & reads) if not inner[p]], leaves, sizes, 3, full=full, like=like
-    )
+    before = evaluate(body, [p for p in sorted(needed & reads) if not inner[p]], leaves, sizes, 3, full=full, like=like)
     kept = sorted(looped & ({arg for p in after for arg in body[p].args} | set(outputs)))
     stacks, final = _loop(program, sizes, looped, before, states, full, like, kept)
     return evaluate(body, outputs, leaves, sizes, 3, known={**before, **stacks}, full=full, like=like), final
@@ -329,14 +323,10 @@ def _loop(
     for step in range(steps):
         known = {p: values[step] for p, values in per_step.items()}
         leaves = {("state", name): value for name, value in current.items()}
-        values = evaluate(
-            body, [*nexts, *kept], leaves, sizes, 2, known=known, full=(batch, heads), like=like
-        )
+        values = evaluate(body, [*nexts, *kept], leaves, sizes, 2, known=known, full=(batch, heads), like=like)
         for p in kept:
             records[p].append(values[p].expand(batch, heads, *values[p].shape[2:]))
-        current = {
-            s.name: values[s.next].expand(batch, heads, *values[s.next].shape[2:]) for s in program.states
-        }
+        current = {s.name: values[s.next].expand(batch, heads, *values[s.next].shape[2:]) for s in program.states}
     stacks = {}
     for p in kept:
         axes = (axis.size.bind(sizes) for axis in body[p].axes)
