@@ -271,9 +271,7 @@ def _refuse_doubles(properties: Any) -> None:
     seen: dict[str, Span] = {}
     for word, span in properties:
         if word in seen:
+            first = (Label(seen[word], "first here"),)
             message = f"`{word}` is given twice"
-            raise Refused(
-                Diagnostic("E0116", message, span, "again here", (Label(seen[word], "first here"),), (),
-                           ("keep one of the two",))  # fmt: skip
-            )
+            raise Refused(Diagnostic("E0116", message, span, "again here", first, (), ("keep one of the two",)))
         seen[word] = span

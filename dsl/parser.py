@@ -7,6 +7,7 @@ productions of yacc). So every statement gives at most one message, in time line
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,13 +15,16 @@ from typing import Any
 
 from lark import Lark, UnexpectedToken
 from lark.lexer import Lexer
+from lark.parsers.lalr_analysis import Shift
 
 from . import ast
 from .build import Builder, Header, Refused
 from .diagnostics import Diagnostic, SpecError
 from .layout import layout
 from .lexer import KEYWORDS, Token
-from .slips import Failure, continues, declared, diagnose, missing_header, too_many_blocks
+from .recovery import continues, declared
+from .slips import Failure, diagnose
+from .slips.statements import missing_header, too_many_blocks
 from .source import Source, Span
 
 MAX_BLOCKS = 16
@@ -76,7 +80,7 @@ class _Reader:
         self.lost: set[str] = set()
         self.begin = 0  # where the current statement or item starts
         self.blocks: list[str] = []  # the keywords of the blocks that are open
-        self.title: ast.Ident | None = None  # the name, if `recurrence` stands in the wrong place
+        self.title: Token | None = None  # the name, if `recurrence` stands in the wrong place
 
     def read(self) -> tuple[ast.Recurrence | None, tuple[Diagnostic, ...], frozenset[str]]:
         """Feed every token, recover from every error, and put the tree together."""
@@ -127,20 +131,40 @@ class _Reader:
 
     def recover(self, position: int, error: UnexpectedToken | Refused) -> int:
         """Report an error, drop the statement or item it is in, and say where to go on."""
-        match error:
-            case Refused():
-                diagnostic: Diagnostic | None = error.diagnostic
-            case UnexpectedToken():
-                expected = frozenset(error.expected)
-                block = self.blocks[-1] if self.blocks else ""
-                diagnostic = diagnose(Failure(self.tokens, self.begin, position, expected, block))
-        if diagnostic is not None:
-            self.diagnostics.append(diagnostic)
+        if isinstance(error, Refused):
+            self.diagnostics.append(error.diagnostic)
+        elif self.tokens[position].text != "recurrence" or self.title not in self.tokens[position : position + 2]:
+            expected = self.acceptable(error.expected)
+            block = self.blocks[-1] if self.blocks else ""
+            self.diagnostics.append(diagnose(Failure(self.tokens, self.begin, position, expected, block)))
         end = self.end_of_broken(position)
         self.lost |= declared(self.tokens[self.begin : end])
         self.feed_broken(self.tokens[self.begin].start)
         self.begin = end + 1
         return end + 1
+
+    def acceptable(self, candidates: Iterable[str]) -> frozenset[str]:
+        """Which terminals could really come next: an entry of an LALR table alone may promise too much."""
+        return frozenset(terminal for terminal in candidates if self.leads_on(terminal))
+
+    def leads_on(self, terminal: str) -> bool:
+        """Whether the reductions that a terminal triggers end in its shift."""
+        stack, base = self.state.state_stack, len(self.state.state_stack)
+        added: list[int] = []
+        while True:
+            top = added[-1] if added else stack[base - 1]
+            if terminal not in self.table[top]:
+                return False
+            action, rule = self.table[top][terminal]
+            if action is Shift:
+                return True
+            for _ in rule.expansion:
+                if added:
+                    added.pop()
+                else:
+                    base -= 1
+            top = added[-1] if added else stack[base - 1]
+            added.append(self.table[top][rule.origin.name][1])
 
     def feed_broken(self, start: int) -> None:
         """Unwind to where a statement may begin and put BROKEN there."""
@@ -181,7 +205,7 @@ class _Reader:
 
     def result(self, header: Header, statements: tuple[ast.Statement, ...]) -> ast.Recurrence | None:
         """The whole tree, or None if nothing was read."""
-        name = header.name or self.title
+        name = header.name or (ast.Ident(self.title.span, self.title.text) if self.title else None)
         if name is None and not statements:
             return None
         span = Span(self.tokens[0].start, max(token.end for token in self.tokens[-2:]))
