@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ..ir.program import Body, Program, depends_on, live
+from ..ir.program import Body, depends_on, live
 from ..ir.types import Axes
+from .reverse import AdjointStep
 
 
 @dataclass(frozen=True)
@@ -54,24 +55,22 @@ class Plan:
         return (*values, *(value for p in self.products for value in (p.left, p.right)))
 
 
-def plan(program: Program, body: Body, cotangents: dict[str, tuple[tuple[str, int | None], ...]]) -> Plan:
-    """Decide what is kept and which gradients are formed after the loop.
-
-    ``body`` is the primal step with its adjoint behind it; ``cotangents`` has the values of the
-    cotangents under the keys ``inputs``, ``params`` and ``states``.
-    """
-    products, params = [], []
-    for name, value in cotangents["params"]:
+def plan(step: AdjointStep) -> Plan:
+    """Decide what is kept and which gradients are formed after the loop."""
+    body = step.body
+    products: list[Product] = []
+    params: list[tuple[str, int | None]] = []
+    for name, value in step.params:
         found = _outer_products(body, name, value) if value is not None else None
         if found is None:
             params.append((name, value))
         else:
             products += found
             params.append((name, None))
-    wanted = [v for _, v in (*cotangents["inputs"], *params, *cotangents["states"]) if v is not None]
+    wanted = [v for _, v in (*step.inputs, *params, *step.states) if v is not None]
     wanted += [value for p in products for value in (p.left, p.right)]
-    body, saved = _keep(program, body, wanted)
-    return Plan(body, saved, cotangents["inputs"], tuple(params), cotangents["states"], tuple(products))
+    body, saved = _keep(body, wanted)
+    return Plan(body, saved, step.inputs, tuple(params), step.states, tuple(products))
 
 
 def _outer_products(body: Body, param: str, value: int) -> list[Product] | None:
@@ -84,8 +83,7 @@ def _outer_products(body: Body, param: str, value: int) -> list[Product] | None:
         case "broadcast" if -1 not in instr.attrs[0]:
             found = _outer_products(body, param, instr.args[0])
             return found and [
-                replace(p, labels=(*p.labels[:2], tuple(p.labels[2][s] for s in instr.attrs[0])))
-                for p in found
+                replace(p, labels=(*p.labels[:2], tuple(p.labels[2][s] for s in instr.attrs[0]))) for p in found
             ]
         case "contract":
             left, right, out = instr.attrs
@@ -94,7 +92,7 @@ def _outer_products(body: Body, param: str, value: int) -> list[Product] | None:
     return None
 
 
-def _keep(program: Program, body: Body, wanted: Iterable[int]) -> tuple[Body, tuple[Saved, ...]]:
+def _keep(body: Body, wanted: Iterable[int]) -> tuple[Body, tuple[Saved, ...]]:
     of_state, of_param = depends_on(body, ("state",)), depends_on(body, ("param",))
     adjoint = depends_on(body, ("cotangent",))
     needed = live(body, wanted)

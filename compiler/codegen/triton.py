@@ -84,8 +84,18 @@ def _place(kernel: Kernel) -> Iterator[str]:
         yield "m_rows = i_b < batch"
     for name in _axis_names(kernel):
         yield from _offsets(layout, name)
+    if any(tensor.place == "step" for tensor in kernel.tensors):
+        yield f"t = {_FIRST_STEP[kernel.template].format(**kernel.facts)}"
     for tensor in kernel.tensors:
         yield f"p_{tensor.name} = {tensor.name}_ptr + {_base(kernel, tensor)}"
+
+
+_FIRST_STEP = {
+    "forward": "first",
+    "trajectory": "first + direction * (begin + i_c * {chunk})",
+    "adjoint": "first + direction * (begin + count - 1)",
+}
+"""Where in memory the first step stands that a program walks."""
 
 
 def _axis_names(kernel: Kernel) -> list[str]:
@@ -116,17 +126,12 @@ def _base(kernel: Kernel, tensor: Tensor) -> str:
     """The offset of this program's first element, time included."""
     layout, numel = kernel.layout, _numel(kernel.layout, tensor)
     head = "i_h" if tensor.heads == "heads" else f"(i_h // (heads // {tensor.heads}))"
-    time = {
-        "forward": "first",
-        "trajectory": f"(first + direction * (begin + i_c * {kernel.facts.get('chunk')}))",
-        "adjoint": "(first + direction * (begin + count - 1))",
-    }[kernel.template]
     local = {"trajectory": f"i_c * {kernel.facts.get('chunk')}", "adjoint": "count - 1"}.get(kernel.template)
     if tensor.strided:
-        return f"i_b * {tensor.name}_sb + {time} * {tensor.name}_st + {head} * {tensor.name}_sh"
+        return f"i_b * {tensor.name}_sb + t * {tensor.name}_st + {head} * {tensor.name}_sh"
     slot = "0" if kernel.template == "forward" else f"begin // {kernel.facts.get('chunk')} + i_c"
     index, extent = {
-        "step": (f"(i_b * steps + {time}) * {tensor.heads} + {head}", f"batch * steps * {tensor.heads}"),
+        "step": (f"(i_b * steps + t) * {tensor.heads} + {head}", f"batch * steps * {tensor.heads}"),
         "segment": (f"(i_b * count + {local}) * heads + i_h", "batch * count * heads"),
         "head": ("i_h", "heads"),
         "sequence": ("i_b * heads + i_h", "batch * heads"),
@@ -136,7 +141,9 @@ def _base(kernel: Kernel, tensor: Tensor) -> str:
     copy = _copy_index(layout, tensor.copies)
     if copy:
         index = f"{copy}.to(tl.int64) * ({extent}) + {index}"
-    return f"({index}) * {numel}" if numel != 1 else index
+    if numel == 1:
+        return index
+    return f"({index}) * {numel}" if " " in index else f"{index} * {numel}"
 
 
 def _groups(layout: Layout) -> str:
@@ -155,7 +162,8 @@ def _stride(layout: Layout, tensor: Tensor) -> str:
     if tensor.strided:
         return f"direction * {tensor.name}_st"
     direction = "direction * " if tensor.place == "step" else ""
-    return f"{direction}{tensor.heads} * {_numel(layout, tensor)}"
+    numel = _numel(layout, tensor)
+    return f"{direction}{tensor.heads}" + (f" * {numel}" if numel != 1 else "")
 
 
 # ---------------------------------------------------------------- statements

@@ -23,7 +23,9 @@ def check_program(program: Program) -> None:
     leaves |= {("param", p.name): p.axes for p in program.params}
     for instr in program.body:
         if instr.op == "leaf" and instr.attrs != ("head", "head"):
-            _require(leaves.get(instr.attrs) == instr.axes, f"leaf {instr.attrs} is not declared {show_axes(instr.axes)}")
+            _require(
+                leaves.get(instr.attrs) == instr.axes, f"leaf {instr.attrs} is not declared {show_axes(instr.axes)}"
+            )
     for state in program.states:
         _require(program.body[state.next].axes == state.axes, f"{state.name}' has other axes than {state.name}")
         _require(program.body[state.start].axes == (), f"the start of {state.name} is not a scalar")
@@ -41,8 +43,10 @@ def check_instr(before: Sequence[Instr], instr: Instr) -> None:
     operands = [before[arg] for arg in instr.args]
     shapes = [operand.axes for operand in operands]
     truth = [OPS[operand.op].kind == "compare" for operand in operands]
-    _require(truth == [op.name == "where" and i == 0 for i in range(op.arity)] or _moves_truth(op.name, truth),
-             f"{op.name}: truth values are read by where only, and only as its condition")
+    _require(
+        truth == [op.name == "where" and i == 0 for i in range(op.arity)] or _moves_truth(op.name, truth),
+        f"{op.name}: truth values are read by where only, and only as its condition",
+    )
     match op.kind:
         case "elementwise" | "compare":
             _require(all(shape == instr.axes for shape in shapes), f"{op.name} needs operands of equal axes")
@@ -81,7 +85,9 @@ def _check_move(shapes: list[Axes], instr: Instr) -> None:
             (source,) = instr.attrs
             _require(len(source) == len(axes), "broadcast: one source per axis")
             _require(sorted(s for s in source if s >= 0) == list(range(len(operand))), "broadcast: every axis once")
-            _require(all(s < 0 or operand[s].size == a.size for s, a in zip(source, axes, strict=True)), "broadcast: sizes")
+            _require(
+                all(s < 0 or operand[s].size == a.size for s, a in zip(source, axes, strict=True)), "broadcast: sizes"
+            )
         case "index":
             position, i = instr.attrs
             known = operand[position].size.known
@@ -100,7 +106,9 @@ def _check_move(shapes: list[Axes], instr: Instr) -> None:
         case "concat":
             (position,) = instr.attrs
             _require(axes[position].size == operand[position].size + shapes[1][position].size, "concat: size")
-            _require(_others(axes, position) == _others(operand, position) == _others(shapes[1], position), "concat: axes")
+            _require(
+                _others(axes, position) == _others(operand, position) == _others(shapes[1], position), "concat: axes"
+            )
 
 
 def _others(axes: Axes, position: int) -> Axes:

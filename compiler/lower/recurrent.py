@@ -20,7 +20,11 @@ from .layout import ROWS, Label, Layout, identifier, labels_of
 from .tiles import TileWriter
 
 RESERVED = frozenset(
-    (*keyword.kwlist, *["tl", "triton", "pid", "i", "i_b", "i_h", "i_r", "i_c", "o_rows", "m_rows", "chunk", "range", "float"], *INTEGERS)
+    (
+        *keyword.kwlist,
+        *["tl", "triton", "pid", "i", "i_b", "i_h", "i_r", "i_c", "o_rows", "m_rows", "t", "chunk", "range", "float"],
+        *INTEGERS,
+    )
 )
 """Names that a kernel's skeleton uses."""
 
@@ -56,9 +60,7 @@ def lower_recurrent(
 
 
 class _Maker:
-    def __init__(
-        self, program: Program, plan: Plan, layout: Layout, precision: str, chunk: int, strided: bool
-    ) -> None:
+    def __init__(self, program: Program, plan: Plan, layout: Layout, precision: str, chunk: int, strided: bool) -> None:
         self.program, self.plan, self.layout = program, plan, layout
         self.precision, self.chunk = precision, chunk
         self.inputs = {
@@ -173,9 +175,7 @@ class _Maker:
         """What the trajectory kernel writes: states before each step that the adjoint reads, kept values."""
         body, needed = self.plan.body, live(self.plan.body, self.plan.wanted())
         read = {body[p].attrs[1] for p in needed if body[p].op == "leaf" and body[p].attrs[0] == "state"}
-        kept = {
-            s.name: self.once(f"{s.name}_before", "segment", s.axes) for s in self.program.states if s.name in read
-        }
+        kept = {s.name: self.once(f"{s.name}_before", "segment", s.axes) for s in self.program.states if s.name in read}
         return kept | {s.name: self.once(s.name, "segment", s.axes) for s in self.plan.saved}
 
     def adjoint(self) -> tuple[Kernel, tuple[DeferredProduct, ...]]:

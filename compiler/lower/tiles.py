@@ -213,9 +213,7 @@ class TileWriter:
         found, side = self._values[instr.args[0]], before[position]
         names = dict(zip(before[:position] + before[position + 1 :], after, strict=True))
         if isinstance(found, View):
-            coordinates = tuple(
-                Coordinate(None, c.start + entry) if c.label == side else c for c in found.coordinates
-            )
+            coordinates = tuple(Coordinate(None, c.start + entry) if c.label == side else c for c in found.coordinates)
             return self._rename_view(replace(found, coordinates=coordinates), names)
         if side not in found.labels:
             return self._renamed(instr.args[0], names)
@@ -229,9 +227,7 @@ class TileWriter:
         found, side = self._values[instr.args[0]], before[position]
         if isinstance(found, View):
             names = dict(zip(before, after, strict=True))
-            coordinates = tuple(
-                replace(c, start=c.start + shift) if c.label == side else c for c in found.coordinates
-            )
+            coordinates = tuple(replace(c, start=c.start + shift) if c.label == side else c for c in found.coordinates)
             return self._rename_view(replace(found, coordinates=coordinates), names)
         return self._select(instr.args[0], before, after, position, -shift)
 
@@ -324,9 +320,7 @@ class TileWriter:
             and all(self.layout.block(side) >= DOT_SIDE for side in sides)
         )
 
-    def _dot(
-        self, instr: Instr, names: list[dict[Label, Label]], sides: list[frozenset[Label]], summed: Label
-    ) -> Ref:
+    def _dot(self, instr: Instr, names: list[dict[Label, Label]], sides: list[frozenset[Label]], summed: Label) -> Ref:
         free = [next(iter(side - {summed})) for side in sides]
         order = self.layout.sort(free)
         first = free.index(order[0])

@@ -1,0 +1,90 @@
+"""Allocates what a kernel writes and launches it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...compiler.codegen.triton import constants
+from ...compiler.lower import kernel_ir
+from ...compiler.lower.kernel_ir import INTEGERS, Kernel
+from ...compiler.lower.layout import Layout
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The lengths of one call: sequences, steps in memory, heads, and the part of the steps to walk.
+
+    ``count`` steps are walked, after ``begin`` earlier ones. ``reverse`` walks from the right.
+    """
+
+    batch: int
+    steps: int
+    heads: int
+    count: int
+    chunk: int
+    begin: int = 0
+    reverse: bool = False
+
+    @property
+    def chunks(self) -> int:
+        """Checkpoints per sequence."""
+        return -(-self.steps // self.chunk)
+
+    def integers(self) -> tuple[int, ...]:
+        """The kernel arguments of that name, in order."""
+        values = {
+            "batch": self.batch,
+            "steps": self.steps,
+            "first": self.steps - 1 if self.reverse else 0,
+            "direction": -1 if self.reverse else 1,
+            "count": self.count,
+            "chunks": self.chunks,
+            "begin": self.begin,
+        }
+        return tuple(values[name] for name in INTEGERS)
+
+
+def shape(tensor: kernel_ir.Tensor, layout: Layout, extent: Extent, heads: int | None = None) -> tuple[int, ...]:
+    """The shape of a tensor that a kernel writes; ``heads`` if it has fewer than the state."""
+    batch, groups = extent.batch, -(-extent.batch // layout.rows)
+    h = extent.heads if heads is None else heads
+    outer = {
+        "step": (batch, extent.steps, h),
+        "segment": (batch, extent.count, h),
+        "head": (h,),
+        "sequence": (batch, h),
+        "checkpoint": (batch, extent.chunks, h),
+        "partial": (groups, h),
+    }[tensor.place]
+    copies = tuple(layout.count(name) for name in tensor.copies)
+    return (*copies, *outer, *(layout.sizes[axis.name] for axis in tensor.axes))
+
+
+def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: Extent) -> None:
+    """Run one kernel of a generated module on the given tensors (by the kernel's own names)."""
+    layout = kernel.layout
+    programs = math.prod(layout.count(name) for name in layout.tiles) * extent.heads
+    programs *= -(-extent.batch // layout.rows)
+    if kernel.template == "trajectory":
+        programs *= -(-extent.count // extent.chunk)
+    if programs == 0:
+        return
+    args: list[Any] = [tensors[t.name] for t in kernel.tensors]
+    for tensor in kernel.tensors:
+        if tensor.strided:
+            args += tensors[tensor.name].stride()
+    args += extent.integers()
+    heads = {t.heads: tensors[t.name].shape[2] for t in kernel.tensors if t.heads != "heads"} | {"heads": extent.heads}
+    named = {name: heads[name] for name in constants(kernel)}
+    device = args[0].device
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            getattr(module, kernel.name)[(programs,)](*args, **named, num_warps=layout.warps)
+    else:
+        getattr(module, kernel.name)[(programs,)](*args, **named)

@@ -1,0 +1,167 @@
+"""The triton backend: a recurrence at bound sizes becomes kernels, once, and runs on them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...compiler.ir.program import Program
+from ...compiler.kernels import Compiled, KernelOptions, compile_recurrent
+from .. import reference
+from ..store.cache import Store, fingerprint
+from ..store.loader import load_module
+from .fused import Fused
+from .interpreter import prepare
+from .operators import Operator, operator
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels of one recurrence, loaded and registered with torch."""
+
+    program: Program
+    compiled: Compiled
+    call: Operator
+    path: str
+
+
+_KERNELS: dict[tuple[object, ...], Kernels] = {}
+_LOCK = threading.RLock()
+
+
+def refuses(program: Program, sizes: Mapping[str, int], dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why Triton cannot run this, or None."""
+    reason = prepare()
+    if reason is not None and device.type != "cuda":
+        return reason
+    if dtype == torch.float64:
+        return "kernels compute in float32: float64 runs on the reference"
+    if not program.states:
+        return "there is no state to carry"
+    return None
+
+
+def kernels_for(
+    program: Program, sizes: Mapping[str, int], options: KernelOptions, segment: int | None = None
+) -> Kernels:
+    """The kernels of a recurrence at bound sizes, compiled at the first call."""
+    key = (id(program), tuple(sorted(sizes.items())), options, segment)
+    found = _KERNELS.get(key)
+    if found is None:
+        with _LOCK:
+            found = _KERNELS.get(key) or _build(program, sizes, options, segment)
+            _KERNELS[key] = found
+    return found
+
+
+def _build(program: Program, sizes: Mapping[str, int], options: KernelOptions, segment: int | None) -> Kernels:
+    compiled = compile_recurrent(program, sizes, options)
+    generated = compiled.generated
+    entry = fingerprint(program.name, generated.text, generated.line_map, str(options))
+    files = {"kernels.py": generated.text, "kernels.py.map.json": generated.line_map}
+    folder = Store().get_or_create(entry, lambda: files)
+    name = entry.replace("-", "_")
+    module = load_module(folder / "kernels.py", f"recurra_generated_{name}")
+    fused = Fused(compiled, module, options.chunk, segment)
+    unique = f"{name}_{len(_KERNELS)}"
+    return Kernels(program, compiled, operator(unique, fused), str(folder / "kernels.py"))
+
+
+def run(
+    program: Program,
+    sizes: Mapping[str, int],
+    inputs: Mapping[str, Tensor],
+    params: Mapping[str, Tensor],
+    initial: Mapping[str, Tensor],
+    *,
+    steps: int,
+    reverse: bool = False,
+    options: KernelOptions | None = None,
+    segment: int | None = None,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """All steps of a recurrence on generated kernels; arguments and results as :func:`reference.run`."""
+    tensors = (*inputs.values(), *params.values(), *initial.values())
+    options = options or default_options(inputs)
+    kernels = kernels_for(program, sizes, options, segment)
+    parts = kernels.compiled.split
+    batch, heads = _extent(inputs, params, initial)
+    leaves = _leaves(inputs, params, heads)
+    like = torch.empty((), dtype=torch.float32, device=tensors[0].device)
+    full = (batch, steps, heads)
+    known: dict[int, Tensor] = {}
+    if parts.before:
+        known = reference.evaluate(program.body, [p for _, p in parts.before], leaves, sizes, 3, full=full, like=like)
+    hoisted = {name: known[p].expand(*full, *known[p].shape[3:]) for name, p in parts.before}
+    arguments = [
+        *((inputs | hoisted)[i.name] for i in parts.core.inputs),
+        *(params[p.name] for p in parts.core.params),
+        *_starts(program, sizes, initial, batch, heads, like),
+    ]
+    packed = [t if options.strided and n < len(parts.core.inputs) else t.contiguous() for n, t in enumerate(arguments)]
+    values, final = kernels.call(packed, steps, reverse)
+    by_name = dict(zip((o.name for o in parts.core.outputs), values, strict=True))
+    known |= {p: by_name[name].to(torch.float32) for name, p in parts.taps}
+    late = reference.evaluate(
+        program.body, [p for _, p in parts.after], leaves, sizes, 3, known=known, full=full, like=like
+    )
+    by_name |= {name: late[p].expand(*full, *late[p].shape[3:]) for name, p in parts.after}
+    dtype = _result_dtype(inputs)
+    return tuple(by_name[o.name].to(dtype) for o in program.outputs), final
+
+
+def default_options(inputs: Mapping[str, Tensor]) -> KernelOptions:
+    """Exact products for float32 inputs, tensor-core ones for 16-bit inputs; strides where they are needed."""
+    half = any(t.dtype in (torch.bfloat16, torch.float16) for t in inputs.values())
+    strided = not all(t.is_contiguous() for t in inputs.values())
+    return KernelOptions(precision="tf32" if half else "ieee", strided=strided)
+
+
+def _extent(
+    inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], initial: Mapping[str, Tensor]
+) -> tuple[int, int]:
+    """The number of sequences and of heads."""
+    batches = [t.shape[0] for t in (*inputs.values(), *initial.values())]
+    heads = [t.shape[2] for t in inputs.values()] + [t.shape[0] for t in params.values()]
+    heads += [t.shape[1] for t in initial.values()]
+    return batches[0] if batches else 1, max(heads, default=1)
+
+
+def _leaves(inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], heads: int) -> dict[tuple[str, str], Tensor]:
+    """Leaves as the reference takes them: float32, one entry per head of the state."""
+    leaves = {("param", name): t.to(torch.float32)[None, None] for name, t in params.items()}
+    for name, t in inputs.items():
+        leaves["input", name] = t.to(torch.float32).repeat_interleave(heads // t.shape[2], 2)
+    return leaves
+
+
+def _starts(
+    program: Program,
+    sizes: Mapping[str, int],
+    initial: Mapping[str, Tensor],
+    batch: int,
+    heads: int,
+    like: Tensor,
+) -> list[Tensor]:
+    missing = [s.start for s in program.states if s.name not in initial]
+    values = reference.evaluate(program.body, missing, {}, sizes, 2, like=like) if missing else {}
+    starts = []
+    for state in program.states:
+        if state.name in initial:
+            starts.append(initial[state.name])
+        else:
+            shape = (batch, heads, *(axis.size.bind(sizes) for axis in state.axes))
+            value = values[state.start].reshape((1,) * len(shape)).expand(shape)
+            starts.append(value)
+    return starts
+
+
+def _result_dtype(inputs: Mapping[str, Tensor]) -> torch.dtype:
+    dtypes = [t.dtype for t in inputs.values()] or [torch.float32]
+    result = dtypes[0]
+    for dtype in dtypes[1:]:
+        result = torch.promote_types(result, dtype)
+    return result
