@@ -69,6 +69,16 @@ def parse_partial(source: Source) -> tuple[ast.Recurrence | None, tuple[Diagnost
     return reader.read()
 
 
+def keywords(source: Source) -> dict[int, str]:
+    """Where keywords stand in a text (by the offset of their first character), and their terminals.
+
+    A word such as ``gate`` is a keyword in one place and a name in another; only the grammar knows.
+    """
+    reader = _Reader(source)
+    reader.read()
+    return reader.keywords
+
+
 class _Reader:
     """One run of the parser over one text."""
 
@@ -80,6 +90,7 @@ class _Reader:
         self.lost: set[str] = set()
         self.begin = 0  # where the current statement or item starts
         self.blocks: list[str] = []  # the keywords of the blocks that are open
+        self.keywords: dict[int, str] = {}
         self.title: Token | None = None  # the name, if `recurrence` stands in the wrong place
 
     def read(self) -> tuple[ast.Recurrence | None, tuple[Diagnostic, ...], frozenset[str]]:
@@ -117,6 +128,7 @@ class _Reader:
             keyword = KEYWORDS[token.text]
             row = self.table[self.state.state_stack[-1]]
             if "NAME" not in row and keyword in row:
+                self.keywords[token.start] = keyword
                 return token._replace(type=keyword)
         return token
 

@@ -9,8 +9,8 @@ PYTHON: dict[str, str] = {
     "if": "choose with `where(condition, a, b)`",
     "else": "choose with `where(condition, a, b)`",
     "for": "sub-steps are written `repeat j < N { ... }` inside `transition { ... }`",
-    "and": "multiply the conditions, or nest `where(...)`",
-    "or": "take the `max` of the conditions, or nest `where(...)`",
+    "and": "nest two `where(condition, a, b)`",
+    "or": "nest two `where(condition, a, b)`",
     "is": "compare with `==`",
     "not": "swap the branches of `where`",
     "where": "write `where(condition, a, b)`, or bind the value in a `let` before",
@@ -62,7 +62,7 @@ def chained(f: Failure) -> Diagnostic | None:
             depth -= 1
         elif token.type in COMPARISONS and depth == 0:
             labels = (Label(token.span, "first comparison"),)
-            help_ = "multiply two comparisons: `(a < b) * (b < c)`"
+            help_ = "nest two `where`: `where(a < b, where(b < c, x, y), y)`"
             return f.error("E0122", "comparisons cannot be chained", "second comparison", help_, labels=labels)
         if depth < 0:
             break
