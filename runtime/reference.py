@@ -124,7 +124,7 @@ class _Walk:
 
     def _broadcast(self, instr: Instr, x: Tensor) -> Tensor:
         (source,) = instr.attrs
-        x = x.permute(*range(self.lead), *(self.lead + s for s in source if s >= 0))
+        x = x.permute([*range(self.lead), *(self.lead + s for s in source if s >= 0)])
         for position, s in enumerate(source):
             if s < 0:
                 x = x.unsqueeze(self.lead + position)

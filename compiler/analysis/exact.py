@@ -86,20 +86,72 @@ class Numbers:
 
         if isinstance(part, (sp.Add, sp.Piecewise)):
             return [(child, sp.Integer(1)) for child in self._children(part) if child.free_symbols]
-        # Constants stay in the pattern: the derivative of x**2 is defined at 0, that of x**y is not.
-        pattern = tuple(None if child.free_symbols else child for child in part.args)
-        key = (part.func, pattern)
+        key = _pattern(part)
         if key not in self._slopes:
-            names = [sp.Dummy(real=True) if child is None else child for child in pattern]
-            whole = part.func(*names)
-            self._slopes[key] = [(i, names, whole.diff(name)) for i, name in enumerate(names) if pattern[i] is None]
-        return [
-            (part.args[i], self._at(slope, dict(zip(names, (self(c) for c in part.args), strict=True))))
-            for i, names, slope in self._slopes[key]
-        ]
+            self._slopes[key] = _slopes(*key)
+        names, slopes = self._slopes[key]
+        at = {name: self(arg) for name, arg in zip(names, part.args, strict=True) if name.is_Dummy}
+        return [(part.args[i], Numbers(at, self._digits)(slope)) for i, slope in slopes]
 
-    def _at(self, slope: Any, values: Mapping[Any, Any]) -> Any:
-        return Numbers({name: value for name, value in values.items() if name.is_Dummy}, self._digits)(slope)
+
+def _pattern(part: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The function of a part and its constants, None for arguments that hold symbols.
+
+    Constants belong to it as the derivative of x**2 is defined at 0, that of x**y is not.
+    """
+    return part.func, tuple(None if arg.free_symbols else arg for arg in part.args)
+
+
+def _slopes(function: Any, pattern: tuple[Any, ...]) -> tuple[list[Any], list[tuple[int, Any]]]:
+    """Names for a pattern's arguments, and SymPy's derivative by each that is not constant."""
+    import sympy as sp
+
+    names = [sp.Dummy(real=True) if arg is None else arg for arg in pattern]
+    whole = function(*names)
+    return names, [(i, whole.diff(names[i])) for i, arg in enumerate(pattern) if arg is None]
+
+
+def piecewise(*branches: tuple[Any, Any]) -> Any:
+    """The first branch whose condition holds, left as it stands.
+
+    SymPy's constructor folds and simplifies conditions that hold branches themselves, which takes
+    minutes for a running maximum.
+    """
+    import sympy as sp
+    from sympy.functions.elementary.piecewise import ExprCondPair
+
+    pairs = [sp.Tuple.__new__(ExprCondPair, sp.sympify(value), sp.sympify(holds)) for value, holds in branches]
+    return sp.Basic.__new__(sp.Piecewise, *pairs)
+
+
+def derivative(expression: Any, symbol: Any) -> Any:
+    """The exact derivative by one symbol, each shared part once.
+
+    SymPy's own is used for every part but branches: it would try to solve their conditions.
+    """
+    import sympy as sp
+
+    known: dict[Any, Any] = {symbol: sp.Integer(1)}
+
+    def of(part: Any) -> Any:
+        if part in known:
+            return known[part]
+        if symbol not in part.free_symbols:
+            result = sp.Integer(0)
+        elif isinstance(part, sp.Piecewise):
+            branches = [(of(value), condition) for value, condition in part.args]
+            same = all(value == branches[0][0] for value, _ in branches)
+            result = branches[0][0] if same else piecewise(*branches)
+        elif isinstance(part, sp.Add):
+            result = sp.Add(*(of(arg) for arg in part.args))
+        else:
+            names, slopes = _slopes(*_pattern(part))
+            at = {name: arg for name, arg in zip(names, part.args, strict=True) if name.is_Dummy}
+            result = sp.Add(*(slope.xreplace(at) * of(part.args[i]) for i, slope in slopes))
+        known[part] = result
+        return result
+
+    return of(expression)
 
 
 def as_float(number: Any) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..ir.program import Body, Instr, Program, live
 from ..ir.types import EVERYTHING, Axes, Interval
+from .exact import derivative, piecewise
 
 Entry = tuple[int, ...]
 Value = Mapping[Entry, Any]
@@ -43,7 +44,7 @@ class Trajectory:
         """The exact derivative of an expression of outputs and states (NotExact where refused)."""
         if self.refusal is not None:
             raise NotExact(self.refusal)
-        return expression.diff(symbol)
+        return derivative(expression, symbol)
 
 
 def trajectory(
@@ -274,7 +275,7 @@ def relation(op: str, x: Any, y: Any) -> Any:
 
     x, y = sp.sympify(x), sp.sympify(y)
     kind = {"lt": sp.Lt, "le": sp.Le, "eq": sp.Eq, "ne": sp.Ne}[op]
-    decide = (x.is_Number and y.is_Number) or x.is_infinite or y.is_infinite
+    decide = (x.is_Number and y.is_Number) or {x, y} & {sp.oo, -sp.oo}
     # SymPy would try to solve or simplify what it cannot decide at once.
     return kind(x, y) if decide else kind(x, y, evaluate=False)
 
@@ -292,7 +293,7 @@ def _choose(*branches: tuple[Any, Any]) -> Any:
             break
     if len(open_branches) == 1:
         return open_branches[0][0]
-    return sp.Piecewise(*open_branches, evaluate=False)
+    return piecewise(*open_branches)
 
 
 def _max(x: Any, y: Any) -> Any:
