@@ -1,0 +1,107 @@
+"""What can run a recurrence, in order of preference. ``auto`` takes the first that does not refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..compiler.ir.program import Program
+from ..dsl.suggest import closest
+from . import reference
+from .errors import BackendError
+
+Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a backend may look at before it accepts: the spec at bound sizes, dtype and device."""
+
+    program: Program
+    sizes: Mapping[str, int]
+    dtype: torch.dtype
+    device: torch.device
+    strategy: str = "auto"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to run a recurrence.
+
+    ``refuses`` gives the reason why it cannot take a task, or None; ``avoid`` why ``auto`` leaves it
+    to others though it could. ``run(program, sizes, inputs, params, initial, *, steps, reverse)`` gives
+    outputs and final states in declaration order.
+    """
+
+    name: str
+    refuses: Callable[[Task], str | None]
+    avoid: Callable[[Task], str | None]
+    run: Callable[..., Result]
+
+
+def _triton_refuses(task: Task) -> str | None:
+    if find_spec("triton") is None:  # not imported: whether it interprets is decided before that
+        return "Triton is not installed (it exists for Linux)"
+    from .ops import triton_backend
+
+    return triton_backend.refuses(task.program, task.sizes, task.dtype, task.device)
+
+
+def _triton_run(*args: Any, **kwargs: Any) -> Result:
+    from .ops import triton_backend
+
+    return triton_backend.run(*args, **kwargs)
+
+
+def _triton_avoid(task: Task) -> str | None:
+    if task.device.type == "cuda":  # also the name of AMD's GPUs in torch
+        return None
+    return f"tensors are on {task.device.type}, where Triton only has an interpreter for tests"
+
+
+def _never(task: Task) -> str | None:
+    return None
+
+
+BACKENDS: tuple[Backend, ...] = (
+    Backend("triton", _triton_refuses, _triton_avoid, _triton_run),
+    Backend("reference", _never, _never, reference.run),
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend that runs a task, and what every backend before it said."""
+
+    backend: Backend
+    refused: tuple[tuple[str, str], ...]
+
+
+def choose(name: str, task: Task) -> Choice:
+    """The backend of that name, or for ``auto`` the first that accepts.
+
+    ValueError for a name that is none, BackendError with its reason if a named backend refuses.
+    """
+    if name == "auto":
+        refused = []
+        for backend in BACKENDS:
+            reason = backend.avoid(task) or backend.refuses(task)
+            if reason is None:
+                return Choice(backend, tuple(refused))
+            refused.append((backend.name, reason))
+        raise BackendError(f"{task.program.name}: no backend can run this: {refused}")
+    for backend in BACKENDS:
+        if backend.name == name:
+            reason = backend.refuses(task)
+            if reason is not None:
+                raise BackendError(f"{task.program.name}: backend {name!r} cannot run this: {reason}")
+            return Choice(backend, ())
+    names = ["auto", *(backend.name for backend in BACKENDS)]
+    guess = closest(name, names) if isinstance(name, str) else None
+    hint = f"did you mean {guess!r}?" if guess else f"there are {', '.join(names)}"
+    raise ValueError(f"no backend {name!r}; {hint}")

@@ -1,0 +1,134 @@
+"""What became of a recurrence: facts, strategies with their reasons, and the backend that runs it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..compiler.analysis.independence import independent_axes
+from ..compiler.ir.program import Program
+from .backends import Task, choose
+
+if TYPE_CHECKING:
+    from .recurrence import Recurrence
+
+DEFAULT_SIZE = 64
+"""The size of every dimension that is not given."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the compiler found out and decided. ``str()`` is for people, ``data`` for programs (JSON)."""
+
+    data: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self.data))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def explain(recurrence: Recurrence, device: torch.device | str | None, sizes: Mapping[str, int]) -> Explanation:
+    """The explanation of a recurrence on a device (default: a GPU if there is one) at these sizes."""
+    program = recurrence.program
+    bound = complete_sizes(recurrence, sizes)
+    where = torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Explanation(
+        {
+            "name": program.name,
+            "doc": " ".join(program.doc.strip().split("\n\n")[0].split()),
+            "sizes": bound,
+            "consts": dict(program.consts),
+            **{
+                kind: {item.name: [axis.name for axis in item.axes] for item in items}
+                for kind, items in _declared(program).items()
+            },
+            "gates": [_gate(recurrence, gate) for gate in program.gates],
+            "facts": _facts(recurrence),
+            "strategies": _strategies(program, bound),
+            "backend": _backend(program, bound, where),
+        }
+    )
+
+
+def complete_sizes(recurrence: Recurrence, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Sizes for every dimension: those given, the default for others."""
+    given = recurrence.bind_sizes(sizes)
+    missing = {d.name: DEFAULT_SIZE for d in recurrence.program.dims if d.name not in given and d.alias is None}
+    return recurrence.bind_sizes({**given, **missing})
+
+
+def generated_source(recurrence: Recurrence, backend: str, sizes: Mapping[str, int]) -> str:
+    """The generated code of a backend; ValueError for one that generates none."""
+    if backend != "triton":
+        raise ValueError(f"backend {backend!r} generates no code; there is: triton")
+    from ..compiler.kernels import KernelOptions, compile_recurrent
+
+    compiled = compile_recurrent(recurrence.program, complete_sizes(recurrence, sizes), KernelOptions())
+    return compiled.generated.text
+
+
+def _declared(program: Program) -> dict[str, Any]:
+    return {
+        "states": program.states,
+        "inputs": program.inputs,
+        "params": program.params,
+        "outputs": program.outputs,
+    }
+
+
+def _gate(recurrence: Recurrence, gate: Any) -> dict[str, Any]:
+    axes = [axis.name for axis in recurrence.program.body[gate.value].axes]
+    return {"name": gate.name, "axes": axes, "range": str(gate.declared) if gate.declared else None}
+
+
+def _facts(recurrence: Recurrence) -> dict[str, Any]:
+    axes = independent_axes(recurrence.program)
+    return {"independent axes": list(axes)}
+
+
+def _strategies(program: Program, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+    from ..compiler.lower.split import split
+    from ..compiler.strategies import recurrent
+
+    core = split(program).core
+    verdict = recurrent.verdict(core, recurrent.layout(core, sizes))
+    return [{"name": verdict.strategy, "applies": verdict.applies, "reason": verdict.reason}]
+
+
+def _backend(program: Program, sizes: Mapping[str, int], device: torch.device) -> dict[str, Any]:
+    choice = choose("auto", Task(program, sizes, torch.float32, device))
+    return {"device": str(device), "auto": choice.backend.name, "refused": dict(choice.refused)}
+
+
+def _lines(data: Mapping[str, Any]) -> list[str]:
+    lines = [data["name"], *(f"  {line}" for line in wrap(data["doc"], 96))]
+    for kind in ("states", "inputs", "params", "outputs"):
+        shown = [f"{name}[{', '.join(axes)}]" if axes else name for name, axes in data[kind].items()]
+        if shown:
+            lines.append(f"  {kind:<10} {', '.join(shown)}")
+    for gate in data["gates"]:
+        promised = f" in {gate['range']}" if gate["range"] else ""
+        axes = f"[{', '.join(gate['axes'])}]" if gate["axes"] else ""
+        lines.append(f"  {'gate':<10} {gate['name']}{axes}{promised}")
+    for name, fact in data["facts"].items():
+        shown_fact = ", ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
+        lines.append(f"  {name}: {shown_fact or 'none'}")
+    lines.append(
+        "  strategies" + f" (at {', '.join(f'{n}={s}' for n, s in data['sizes'].items())})" * bool(data["sizes"])
+    )
+    for strategy in data["strategies"]:
+        verb = "applies" if strategy["applies"] else "refuses"
+        lines.append(f"    {strategy['name']} {verb}: {strategy['reason']}")
+    backend = data["backend"]
+    lines.append(f"  backend on {backend['device']}: auto picks {backend['auto']}")
+    lines += [f"    not {name}: {reason}" for name, reason in backend["refused"].items()]
+    return lines
