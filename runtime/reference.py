@@ -40,7 +40,7 @@ class _ClipGrad(torch.autograd.Function):
 def _sqrt(x: Tensor) -> Tensor:
     """The square root with gradient 0, of every order, at 0."""
     zero = x == 0
-    return torch.where(zero, x, torch.sqrt(torch.where(zero, 1.0, x)))
+    return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, x)))
 
 
 def _softplus(x: Tensor) -> Tensor:
