@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .autodiff.plan import Plan, plan
+from .autodiff.plan import plan
 from .autodiff.reverse import AdjointStep, adjoint_step
 from .codegen.module import Generated, triton_module
 from .ir.program import Program
 from .ir.verify import check_program
-from .lower.layout import Layout
-from .lower.recurrent import Lowered, lower_recurrent
+from .lower.kernel_ir import Kernel
+from .lower.recurrent import Recurrent, lower_recurrent
 from .lower.split import Split, split
-from .strategies import recurrent
+from .lower.stepwise import Stepwise, cut_program, lower_stepwise
+from .strategies import recurrent, stepwise
+from .strategies.recurrent import NAME as RECURRENT
+from .strategies.stepwise import NAME as STEPWISE
+from .strategies.verdict import Verdict, choose
 
 
 @dataclass(frozen=True)
@@ -33,25 +37,48 @@ class KernelOptions:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Everything between a typed recurrence and its source text, stage by stage."""
+    """Everything between a typed recurrence and its source text.
+
+    ``verdicts`` are those of all strategies in order of preference; ``lowered`` is what the first
+    that applies made of the recurrence.
+    """
 
     split: Split
     adjoint: AdjointStep
-    plan: Plan
-    layout: Layout
-    kernels: Lowered
+    verdicts: tuple[Verdict, ...]
+    lowered: Recurrent | Stepwise
     generated: Generated
 
+    @property
+    def strategy(self) -> str:
+        """The name of the strategy that was taken."""
+        return RECURRENT if isinstance(self.lowered, Recurrent) else STEPWISE
 
-def compile_recurrent(program: Program, sizes: Mapping[str, int], options: KernelOptions) -> Compiled:
-    """The fused kernels of a recurrence for Triton."""
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """All kernels, in the order in which they stand in the source text."""
+        return self.lowered.kernels
+
+
+def compile_kernels(
+    program: Program, sizes: Mapping[str, int], options: KernelOptions, strategy: str = "auto"
+) -> Compiled:
+    """The kernels of a recurrence for Triton, by the named strategy or the first that applies.
+
+    ValueError for a strategy that does not exist or does not apply, with its reason.
+    """
     parts = split(program)
     check_program(parts.core)
     step = adjoint_step(parts.core)
-    plan_ = plan(step)
-    layout = recurrent.layout(parts.core, sizes, dict(options.tiles))
-    kernels = lower_recurrent(
-        parts.core, plan_, layout, precision=options.precision, chunk=options.chunk, strided=options.strided
-    )
-    listed = (kernels.infer, kernels.forward, kernels.trajectory, kernels.adjoint)
-    return Compiled(parts, step, plan_, layout, kernels, triton_module(program, listed))
+    fused = recurrent.layout(parts.core, sizes, dict(options.tiles))
+    verdicts = (recurrent.verdict(parts.core, fused), stepwise.verdict(parts.core))
+    chosen = choose(verdicts, strategy)
+    lowered: Recurrent | Stepwise
+    if chosen == RECURRENT:
+        lowered = lower_recurrent(
+            parts.core, plan(step), fused, precision=options.precision, chunk=options.chunk, strided=options.strided
+        )
+    else:
+        cut = recurrent.layout(cut_program(parts.core), sizes, dict(options.tiles))
+        lowered = lower_stepwise(parts.core, step, cut, options.strided)
+    return Compiled(parts, step, verdicts, lowered, triton_module(program, lowered.kernels))

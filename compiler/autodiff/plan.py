@@ -27,7 +27,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Product:
-    """A param's gradient as a sum over steps of outer products, formed after the loop.
+    """A param's gradient as a sum over steps of products of two values, formed after the loop.
 
     ``left`` and ``right`` are values of the adjoint body; the labels are those of an einsum.
     """
@@ -61,8 +61,8 @@ def plan(step: AdjointStep) -> Plan:
     products: list[Product] = []
     params: list[tuple[str, int | None]] = []
     for name, value in step.params:
-        found = _outer_products(body, name, value) if value is not None else None
-        if found is None:
+        found = products_of(body, name, value) if value is not None else None
+        if found is None or any(set(p.labels[0]) & set(p.labels[1]) for p in found):
             params.append((name, value))
         else:
             products += found
@@ -73,22 +73,19 @@ def plan(step: AdjointStep) -> Plan:
     return Plan(body, saved, step.inputs, tuple(params), step.states, tuple(products))
 
 
-def _outer_products(body: Body, param: str, value: int) -> list[Product] | None:
-    """The outer products that a param's cotangent is the sum of, or None if it is anything else."""
+def products_of(body: Body, param: str, value: int) -> list[Product] | None:
+    """The contractions that the cotangent of a matrix is a sum of, or None if it is anything else."""
     instr = body[value]
     match instr.op:
         case "add":
-            parts = [_outer_products(body, param, arg) for arg in instr.args]
+            parts = [products_of(body, param, arg) for arg in instr.args]
             return None if None in parts else [product for part in parts if part for product in part]
         case "broadcast" if -1 not in instr.attrs[0]:
-            found = _outer_products(body, param, instr.args[0])
-            return found and [
-                replace(p, labels=(*p.labels[:2], tuple(p.labels[2][s] for s in instr.attrs[0]))) for p in found
-            ]
-        case "contract":
-            left, right, out = instr.attrs
-            if len(out) >= 2 and not set(left) & set(right):
-                return [Product(param, *instr.args, (left, right, out))]
+            found = products_of(body, param, instr.args[0])
+            source = instr.attrs[0]
+            return found and [replace(p, labels=(*p.labels[:2], tuple(p.labels[2][s] for s in source))) for p in found]
+        case "contract" if len(instr.axes) >= 2:
+            return [Product(param, *instr.args, instr.attrs)]
     return None
 
 

@@ -92,6 +92,7 @@ def _place(kernel: Kernel) -> Iterator[str]:
 
 _FIRST_STEP = {
     "forward": "first",
+    "step": "first",
     "trajectory": "first + direction * (begin + i_c * {chunk})",
     "adjoint": "first + direction * (begin + count - 1)",
 }

@@ -19,25 +19,9 @@ from .kernel_ir import INTEGERS, Coordinate, Kernel, Ref, Statement, Tensor
 from .layout import ROWS, Label, Layout, identifier, labels_of
 from .tiles import TileWriter
 
-RESERVED = frozenset(
-    (
-        *keyword.kwlist,
-        *["tl", "triton", "pid", "i", "i_b", "i_h", "i_r", "i_c", "o_rows", "m_rows", "t", "chunk", "range", "float"],
-        *INTEGERS,
-    )
-)
+_SKELETON = "tl triton pid i i_b i_h i_r i_c o_rows m_rows t chunk range float"
+RESERVED = frozenset((*keyword.kwlist, *_SKELETON.split(), *INTEGERS))
 """Names that a kernel's skeleton uses."""
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """The kernels of one recurrence at one layout. ``infer`` is forward without checkpoints."""
-
-    infer: Kernel
-    forward: Kernel
-    trajectory: Kernel
-    adjoint: Kernel
-    products: tuple[DeferredProduct, ...]
 
 
 @dataclass(frozen=True)
@@ -50,13 +34,32 @@ class DeferredProduct:
     labels: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
+@dataclass(frozen=True)
+class Recurrent:
+    """The kernels of one recurrence at one layout. ``infer`` is forward without checkpoints."""
+
+    layout: Layout
+    chunk: int
+    infer: Kernel
+    forward: Kernel
+    trajectory: Kernel
+    adjoint: Kernel
+    products: tuple[DeferredProduct, ...]
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """All of them, in order of use."""
+        return (self.infer, self.forward, self.trajectory, self.adjoint)
+
+
 def lower_recurrent(
     program: Program, plan: Plan, layout: Layout, *, precision: str, chunk: int, strided: bool
-) -> Lowered:
+) -> Recurrent:
     """All kernels of a recurrence; ``chunk`` is the number of steps between checkpoints."""
     maker = _Maker(program, plan, layout, precision, chunk, strided)
     adjoint, products = maker.adjoint()
-    return Lowered(maker.forward(train=False), maker.forward(train=True), maker.trajectory(), adjoint, products)
+    forward = maker.forward(train=True)
+    return Recurrent(layout, chunk, maker.forward(train=False), forward, maker.trajectory(), adjoint, products)
 
 
 class _Maker:
@@ -276,13 +279,14 @@ def _or_zero(writer: TileWriter, value: int | None) -> Ref:
     return Ref("", number=0.0) if value is None else writer.ref(value)
 
 
-def _coordinates(tensor: Tensor) -> tuple[Coordinate, ...]:
+def coordinates(tensor: Tensor) -> tuple[Coordinate, ...]:
+    """The whole tensor: every axis along its own side."""
     return tuple(Coordinate(label) for label in labels_of(tensor.axes))
 
 
 def _read(tensor: Tensor, target: str, labels: tuple[Label, ...]) -> Statement:
-    return Statement(target, "load", (), (tensor, _coordinates(tensor)), labels)
+    return Statement(target, "load", (), (tensor, coordinates(tensor)), labels)
 
 
 def _store(tensor: Tensor, ref: Ref) -> Statement:
-    return Statement("", "store", (ref,), (tensor, _coordinates(tensor)))
+    return Statement("", "store", (ref,), (tensor, coordinates(tensor)))

@@ -2,7 +2,8 @@
 
 A product of an input with a matrix of the params needs no state: it is one large matrix product over
 all steps before the loop (``Win @ u``). A product with such a matrix that only outputs read is one
-after it (``C @ h``). Everything else stays in the kernels.
+after it (``C @ h``). A matrix that is computed from params (``exp(W)``) is computed once. Everything else
+stays in the kernels.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ...dsl.source import Span
-from ..ir.program import Body, Input, Instr, Output, Program, depends_on, live
+from ..ir.program import Body, Initialiser, Input, Instr, Output, Param, Program, depends_on, live
 from ..ir.types import EVERYTHING
 
 
@@ -21,7 +22,7 @@ class Split:
 
     ``core`` is what kernels run: a program of its own whose extra inputs are computed before and
     whose extra outputs are read after. ``before`` names values of the original body that become
-    inputs of the core; ``taps`` names those that it puts out for ``after``, the outputs of the
+    inputs or params of the core; ``taps`` names those that it puts out for ``after``, the outputs of the
     original program that are computed from taps (and inputs and params) for all steps at once.
     """
 
@@ -42,8 +43,16 @@ def split(program: Program) -> Split:
     late = _late(program, matrix, of_state, stepped)
     taps = _taps(body, late, of_state, (o.value for o in program.outputs))
     roots = (*(s.next for s in program.states), *taps, *_plain(program, late))
-    products = {p for p in live(body, roots) if _is_product(body, p, matrix) and not of_state[p]}
-    early = sorted(products & live(_cut(body, products), roots))
+    needed = live(body, roots)
+    products = {p for p in needed if _is_product(body, p, matrix) and not of_state[p]}
+    weights = {
+        arg
+        for p in needed
+        if body[p].op == "contract" and of_state[p]
+        for arg in body[p].args
+        if matrix[arg] and body[arg].op != "leaf"
+    }
+    early = sorted((products | weights) & live(_cut(body, products | weights), roots))
     before = tuple((f"before_{n}", p) for n, p in enumerate(early))
     named_taps = tuple((f"tap_{n}", p) for n, p in enumerate(taps))
     after = tuple((o.name, o.value) for o in program.outputs if o.value in late)
@@ -56,11 +65,16 @@ def _is_product(body: Body, position: int, matrix: list[bool]) -> bool:
 
 
 def _late(program: Program, matrix: list[bool], of_state: tuple[bool, ...], stepped: frozenset[int]) -> frozenset[int]:
-    """Values that only outputs read and that come from a product with a matrix of the params."""
+    """Values that only outputs read and that come from a product of a vector with a matrix of the params.
+
+    Vectors only: keeping matrices of every step for a later product would cost more than it saves.
+    """
+    body = program.body
     late: set[int] = set()
-    for position, instr in enumerate(program.body):
-        product = _is_product(program.body, position, matrix) and of_state[position] and position not in stepped
-        if product or any(arg in late for arg in instr.args):
+    for position, instr in enumerate(body):
+        product = _is_product(body, position, matrix) and of_state[position] and position not in stepped
+        vector = product and all(len(body[arg].axes) <= 1 for arg in instr.args if of_state[arg])
+        if vector or any(arg in late for arg in instr.args):
             late.add(position)
     return frozenset(late)
 
@@ -84,8 +98,9 @@ def _core(
     program: Program, before: tuple[tuple[str, int], ...], taps: tuple[tuple[str, int], ...], late: frozenset[int]
 ) -> Program:
     names = {position: name for name, position in before}
+    varies = depends_on(program.body, ("input",))
     body: list[Instr] = [
-        replace(instr, op="leaf", args=(), attrs=("input", names[i])) if i in names else instr
+        replace(instr, op="leaf", args=(), attrs=("input" if varies[i] else "param", names[i])) if i in names else instr
         for i, instr in enumerate(program.body)
     ]
     roots = [s.next for s in program.states] + [p for _, p in taps] + list(_plain(program, late))
@@ -94,13 +109,21 @@ def _core(
     kept = tuple(replace(body[p], args=tuple(number[a] for a in body[p].args)) for p in sorted(needed))
     leaves = {i.attrs for i in kept if i.op == "leaf"}
     inputs = [i for i in program.inputs if ("input", i.name) in leaves]
-    inputs += [Input(name, program.body[p].axes, EVERYTHING, False, _span(program, p)) for name, p in before]
+    inputs += [
+        Input(name, program.body[p].axes, EVERYTHING, False, _span(program, p)) for name, p in before if varies[p]
+    ]
+    params = [p for p in program.params if ("param", p.name) in leaves]
+    params += [
+        Param(name, program.body[p].axes, Initialiser(), False, _span(program, p))
+        for name, p in before
+        if not varies[p]
+    ]
     outputs = [replace(o, value=number[o.value]) for o in program.outputs if o.value not in late]
     outputs += [Output(name, program.body[p].axes, number[p], _span(program, p)) for name, p in taps]
     return replace(
         program,
         inputs=tuple(inputs),
-        params=tuple(p for p in program.params if ("param", p.name) in leaves),
+        params=tuple(params),
         states=tuple(replace(s, start=number[s.start], next=number[s.next]) for s in program.states),
         gates=(),
         outputs=tuple(outputs),

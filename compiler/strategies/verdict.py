@@ -1,7 +1,8 @@
-"""What a strategy says about a recurrence."""
+"""What a strategy says about a recurrence, and which one is taken."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -12,3 +13,16 @@ class Verdict:
     strategy: str
     applies: bool
     reason: str
+
+
+def choose(verdicts: Sequence[Verdict], strategy: str) -> str:
+    """The strategy of that name, or for ``auto`` the first that applies (ValueError with the reason if not)."""
+    if strategy == "auto":
+        return next(v.strategy for v in verdicts if v.applies)
+    for verdict in verdicts:
+        if verdict.strategy == strategy:
+            if not verdict.applies:
+                raise ValueError(f"strategy {strategy!r} does not apply: {verdict.reason}")
+            return strategy
+    names = ", ".join(v.strategy for v in verdicts)
+    raise ValueError(f"no strategy {strategy!r}; there are auto, {names}")

@@ -20,7 +20,8 @@ from ...compiler.lower.layout import Layout
 class Extent:
     """The lengths of one call: sequences, steps in memory, heads, and the part of the steps to walk.
 
-    ``count`` steps are walked, after ``begin`` earlier ones. ``reverse`` walks from the right.
+    ``count`` steps are walked, after ``begin`` earlier ones. ``reverse`` walks from the right; ``first``
+    is the place in memory of a single step.
     """
 
     batch: int
@@ -30,6 +31,7 @@ class Extent:
     chunk: int
     begin: int = 0
     reverse: bool = False
+    first: int = 0
 
     @property
     def chunks(self) -> int:
@@ -41,7 +43,7 @@ class Extent:
         values = {
             "batch": self.batch,
             "steps": self.steps,
-            "first": self.steps - 1 if self.reverse else 0,
+            "first": self.steps - 1 if self.reverse else self.first,
             "direction": -1 if self.reverse else 1,
             "count": self.count,
             "chunks": self.chunks,

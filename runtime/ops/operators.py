@@ -14,21 +14,22 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .fused import Fused
+from .stepped import Stepped
 
 _LIBRARY = torch.library.Library("recurra", "FRAGMENT")
 
 Operator = Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
 
 
-def operator(name: str, fused: Fused) -> Operator:
+def operator(name: str, executor: Fused | Stepped) -> Operator:
     """The operator ``f(tensors, steps, reverse) -> (outputs, end states)`` of one set of kernels.
 
     ``name`` is unique to the kernels; ``tensors`` are inputs, params and start states in order.
     """
-    core = fused.compiled.split.core
+    core = executor.core
     results = len(core.outputs) + len(core.states)
     arity = len(core.inputs) + len(core.params) + len(core.states)
-    infer, forward, backward = _register(name, fused, arity)
+    infer, forward, backward = _register(name, executor, arity)
 
     class Recurrence(torch.autograd.Function):
         """Forward and backward kernels of one recurrence."""
@@ -57,37 +58,39 @@ def operator(name: str, fused: Fused) -> Operator:
     return call
 
 
-def _register(name: str, fused: Fused, arity: int) -> tuple[Any, Any, Any]:
-    core = fused.compiled.split.core
-    states, outputs = len(core.states), len(core.outputs)
+def _register(name: str, executor: Fused | Stepped, arity: int) -> tuple[Any, Any, Any]:
+    results, kept = len(executor.core.outputs) + len(executor.core.states), executor.kept
     tensors = [f"Tensor t{i}" for i in range(arity)]
-    kept = [f"Tensor c{i}" for i in range(states)]
-    given = [f"Tensor g{i}" for i in range(outputs + states)]
+    saved = [f"Tensor c{i}" for i in range(kept)]
+    given = [f"Tensor g{i}" for i in range(results)]
 
     def split(args: Sequence[Any]) -> tuple[Any, Any, Any, int, bool]:
         values, steps, reverse = args[:-2], args[-2], args[-1]
-        return values[:arity], values[arity : arity + states], values[arity + states :], steps, reverse
+        return values[:arity], values[arity : arity + kept], values[arity + kept :], steps, reverse
 
     def infer(*args: Any) -> tuple[Tensor, ...]:
-        return fused.forward(args[:arity], *args[arity:], train=False)
+        return executor.forward(args[:arity], *args[arity:], train=False)
 
     def forward(*args: Any) -> tuple[Tensor, ...]:
-        return fused.forward(args[:arity], *args[arity:], train=True)
+        return executor.forward(args[:arity], *args[arity:], train=True)
 
     def backward(*args: Any) -> tuple[Tensor, ...]:
-        return fused.backward(*split(args))
+        return executor.backward(*split(args))
+
+    def infer_shapes(*args: Any) -> tuple[Tensor, ...]:
+        return executor.forward_shapes(args[:arity], args[arity], False)
+
+    def forward_shapes(*args: Any) -> tuple[Tensor, ...]:
+        return executor.forward_shapes(args[:arity], args[arity], True)
+
+    def backward_shapes(*args: Any) -> tuple[Tensor, ...]:
+        return executor.backward_shapes(args[:arity])
 
     define = _definer(name)
     return (
-        define("infer", tensors, outputs + states, infer, lambda *a: fused.forward_shapes(a[:arity], a[arity], False)),
-        define(
-            "forward",
-            tensors,
-            outputs + 2 * states,
-            forward,
-            lambda *a: fused.forward_shapes(a[:arity], a[arity], True),
-        ),
-        define("backward", tensors + kept + given, arity, backward, lambda *a: fused.backward_shapes(a[:arity])),
+        define("infer", tensors, results, infer, infer_shapes),
+        define("forward", tensors, results + kept, forward, forward_shapes),
+        define("backward", tensors + saved + given, arity, backward, backward_shapes),
     )
 
 

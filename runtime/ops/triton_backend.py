@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from ...compiler.ir.program import Program
-from ...compiler.kernels import Compiled, KernelOptions, compile_recurrent
+from ...compiler.kernels import Compiled, KernelOptions, compile_kernels
+from ...compiler.lower.recurrent import Recurrent
 from .. import reference
 from ..store.cache import Store, fingerprint
 from ..store.loader import load_module
 from .fused import Fused
 from .interpreter import prepare
 from .operators import Operator, operator
+from .stepped import Stepped
 
 
 @dataclass(frozen=True)
@@ -46,29 +48,38 @@ def refuses(program: Program, sizes: Mapping[str, int], dtype: torch.dtype, devi
 
 
 def kernels_for(
-    program: Program, sizes: Mapping[str, int], options: KernelOptions, segment: int | None = None
+    program: Program,
+    sizes: Mapping[str, int],
+    options: KernelOptions,
+    strategy: str = "auto",
+    segment: int | None = None,
 ) -> Kernels:
     """The kernels of a recurrence at bound sizes, compiled at the first call."""
-    key = (id(program), tuple(sorted(sizes.items())), options, segment)
+    key = (id(program), tuple(sorted(sizes.items())), options, strategy, segment)
     found = _KERNELS.get(key)
     if found is None:
         with _LOCK:
-            found = _KERNELS.get(key) or _build(program, sizes, options, segment)
+            found = _KERNELS.get(key) or _build(program, sizes, options, strategy, segment)
             _KERNELS[key] = found
     return found
 
 
-def _build(program: Program, sizes: Mapping[str, int], options: KernelOptions, segment: int | None) -> Kernels:
-    compiled = compile_recurrent(program, sizes, options)
+def _build(
+    program: Program, sizes: Mapping[str, int], options: KernelOptions, strategy: str, segment: int | None
+) -> Kernels:
+    compiled = compile_kernels(program, sizes, options, strategy)
     generated = compiled.generated
     entry = fingerprint(program.name, generated.text, generated.line_map, str(options))
     files = {"kernels.py": generated.text, "kernels.py.map.json": generated.line_map}
     folder = Store().get_or_create(entry, lambda: files)
     name = entry.replace("-", "_")
     module = load_module(folder / "kernels.py", f"recurra_generated_{name}")
-    fused = Fused(compiled, module, options.chunk, segment)
-    unique = f"{name}_{len(_KERNELS)}"
-    return Kernels(program, compiled, operator(unique, fused), str(folder / "kernels.py"))
+    lowered, core = compiled.lowered, compiled.split.core
+    executor = (
+        Fused(core, lowered, module, segment) if isinstance(lowered, Recurrent) else Stepped(core, lowered, module)
+    )
+    call = operator(f"{name}_{len(_KERNELS)}", executor)
+    return Kernels(program, compiled, call, str(folder / "kernels.py"))
 
 
 def run(
@@ -80,13 +91,14 @@ def run(
     *,
     steps: int,
     reverse: bool = False,
+    strategy: str = "auto",
     options: KernelOptions | None = None,
     segment: int | None = None,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """All steps of a recurrence on generated kernels; arguments and results as :func:`reference.run`."""
     tensors = (*inputs.values(), *params.values(), *initial.values())
     options = options or default_options(inputs)
-    kernels = kernels_for(program, sizes, options, segment)
+    kernels = kernels_for(program, sizes, options, strategy, segment)
     parts = kernels.compiled.split
     batch, heads = _extent(inputs, params, initial)
     leaves = _leaves(inputs, params, heads)
@@ -95,10 +107,16 @@ def run(
     known: dict[int, Tensor] = {}
     if parts.before:
         known = reference.evaluate(program.body, [p for _, p in parts.before], leaves, sizes, 3, full=full, like=like)
-    hoisted = {name: known[p].expand(*full, *known[p].shape[3:]) for name, p in parts.before}
+    early = {name: known[p] for name, p in parts.before}
     arguments = [
-        *((inputs | hoisted)[i.name] for i in parts.core.inputs),
-        *(params[p.name] for p in parts.core.params),
+        *(
+            inputs[i.name] if i.name in inputs else early[i.name].expand(*full, *early[i.name].shape[3:])
+            for i in parts.core.inputs
+        ),
+        *(
+            params[p.name] if p.name in params else early[p.name][0, 0].expand(heads, *early[p.name].shape[3:])
+            for p in parts.core.params
+        ),
         *_starts(program, sizes, initial, batch, heads, like),
     ]
     packed = [t if options.strided and n < len(parts.core.inputs) else t.contiguous() for n, t in enumerate(arguments)]

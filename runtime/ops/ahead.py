@@ -1,0 +1,160 @@
+"""Ahead-of-time compilation for GPUs that need not be there, with what the machine code uses.
+
+Triton compiles for a target without its device; registers, spills and shared memory are read back from
+the binary (NVIDIA) or the assembly (AMD). Run as a module it reads a request as JSON and prints rows as
+JSON: callers start it as a process of its own, because Triton cannot compile where it interprets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...compiler.codegen.triton import constants, strides
+from ...compiler.ir.program import Program
+from ...compiler.kernels import KernelOptions, compile_kernels
+from ...compiler.lower.kernel_ir import INTEGERS, Kernel
+
+TARGETS: dict[str, tuple[str, int | str, int]] = {
+    "sm_80": ("cuda", 80, 32),
+    "sm_90": ("cuda", 90, 32),
+    "sm_100": ("cuda", 100, 32),
+    "gfx942": ("hip", "gfx942", 64),
+}
+
+SHARED_LIMIT = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
+"""Bytes of shared memory that one program may have."""
+
+_MATRIX_UNIT = re.compile(r"\bmma\.sync|\bwgmma\.mma_async|\btcgen05\.mma|\bv_mfma_")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one kernel uses on one target: registers per thread, spilled bytes, bytes of shared memory,
+    and how many instructions of the matrix unit its code has."""
+
+    kernel: str
+    target: str
+    dtype: str
+    precision: str
+    warps: int
+    registers: int
+    spills: int
+    shared: int
+    matrix_instructions: int
+
+
+def measure(
+    program: Program,
+    sizes: Mapping[str, int],
+    *,
+    targets: Iterable[str] = tuple(TARGETS),
+    dtype: str = "bf16",
+    precision: str = "tf32",
+    heads: int = 8,
+) -> list[Resources]:
+    """Compile all kernels of a recurrence for the targets, in a process of its own."""
+    request = {
+        "source": [program.source.name, program.source.text],
+        "consts": dict(program.consts),
+        "sizes": dict(sizes),
+        "targets": list(targets),
+        "dtype": dtype,
+        "precision": precision,
+        "heads": heads,
+    }
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "recurra.runtime.ops.ahead"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{program.name}: ahead-of-time compilation failed\n{done.stderr[-4000:]}")
+    return [Resources(**row) for row in json.loads(done.stdout.splitlines()[-1])]
+
+
+def _measure_here(request: Mapping[str, Any]) -> Iterator[Resources]:
+    from ...compiler.frontend import elaborate
+    from ...dsl import Source, parse
+    from ..store.loader import load_module
+
+    program = elaborate(parse(Source(*request["source"])), request["consts"])
+    compiled = compile_kernels(program, request["sizes"], KernelOptions(precision=request["precision"]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.py"
+        path.write_text(compiled.generated.text)
+        module = load_module(path, f"recurra_ahead_{program.name}")
+        for kernel in compiled.kernels:
+            for target in request["targets"]:
+                yield _compile(module, kernel, target, request)
+
+
+def _compile(module: Any, kernel: Kernel, target: str, request: Mapping[str, Any]) -> Resources:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature, attrs = _signature(kernel, request["dtype"])
+    values = {name: request["heads"] for name in constants(kernel)}
+    source = ASTSource(getattr(module, kernel.name), signature, values, attrs)
+    warps = kernel.layout.warps
+    built = triton.compile(source, target=GPUTarget(*TARGETS[target]), options={"num_warps": warps})
+    registers, spills = _usage(built)
+    code = built.asm.get("ptx") or built.asm["amdgcn"]
+    return Resources(
+        kernel.name,
+        target,
+        request["dtype"],
+        request["precision"],
+        warps,
+        registers,
+        spills,
+        built.metadata.shared,
+        len(_MATRIX_UNIT.findall(code)),
+    )
+
+
+def _signature(kernel: Kernel, dtype: str) -> tuple[dict[str, str], dict[tuple[int], list[list[Any]]]]:
+    """Types of arguments, and that pointers are 16-byte aligned as torch's are."""
+    signature: dict[str, str] = {}
+    for tensor in kernel.tensors:
+        signature[f"{tensor.name}_ptr"] = "*fp32" if tensor.compute or tensor.place == "head" else f"*{dtype}"
+    for tensor in kernel.tensors:
+        signature |= dict.fromkeys(strides(tensor), "i32")
+    signature |= dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(constants(kernel), "constexpr")
+    aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(kernel.tensors))}
+    return signature, aligned
+
+
+def _usage(built: Any) -> tuple[int, int]:
+    """Registers per thread and spilled bytes."""
+    if "cubin" not in built.asm:
+        text = built.asm["amdgcn"]
+        # scalar registers spill into lanes of vector registers: only scratch memory counts
+        scratch = sum(int(n) for n in re.findall(r"\.private_segment_fixed_size:\s*(\d+)", text))
+        return max(int(n) for n in re.findall(r"\.vgpr_count:\s*(\d+)", text)), scratch
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(built.asm["cubin"])
+        file.flush()
+        text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    found = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    return found["REG"], found["STACK"] + found["LOCAL"]
+
+
+if __name__ == "__main__":
+    print(json.dumps([asdict(row) for row in _measure_here(json.load(sys.stdin))]))

@@ -1,0 +1,179 @@
+"""The stepwise strategy at run time: products by torch, point-wise kernels between them, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...compiler.ir.program import Program
+from ...compiler.lower.stepwise import Phase, Product, Stepwise
+from .arguments import add, extents, gradient_shapes, gradients, letters, named, over_copies
+from .launch import Extent, launch, shape
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """The kernels and products of one recurrence, loaded from ``module``.
+
+    States before each step and results of products are kept for backward, step after step:
+    [T + 1, B, H, ...] and [T, B, H, ...] in float32.
+    """
+
+    core: Program
+    lowered: Stepwise
+    module: Any
+
+    @property
+    def kept(self) -> int:
+        """How many tensors forward keeps for backward: states, then products."""
+        return len(self.core.states) + len(self.lowered.kept)
+
+    def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
+        """Outputs, end states and, with ``train``, what backward reads again."""
+        core = self.core
+        results = self.forward_shapes(tensors, steps, train)
+        outputs = dict(zip((o.name for o in core.outputs), results, strict=False))
+        kept = dict(zip(self._kept_names(), results[len(core.outputs) + len(core.states) :], strict=train))
+        fixed, starts, weights = self._split(tensors)
+        states = {name: start.to(torch.float32).contiguous() for name, start in starts.items()}
+        for name, state in states.items():
+            if train:
+                kept[name][0] = state
+        for step, t in enumerate(_order(steps, reverse)):
+            extent = self._extent(tensors, steps, t)
+            values = {**fixed, **outputs, **{f"{name}_before": state for name, state in states.items()}}
+            for name, state in states.items():
+                values[f"{name}_after"] = kept[name][step + 1] if train else torch.empty_like(state)
+            for product in self.lowered.kept if train else ():
+                values[product.result] = kept[product.result][step]
+            for phase in self.lowered.forward:
+                self._phase(phase, values, weights, extent)
+            states = {name: values[f"{name}_after"] for name in states}
+        for place, state in zip(results[len(core.outputs) :], states.values(), strict=False):
+            place.copy_(state)
+        return results
+
+    def forward_shapes(self, tensors: Sequence[Tensor], steps: int, train: bool) -> tuple[Tensor, ...]:
+        """Empty tensors for what ``forward`` returns; they also serve tracing."""
+        lowered, like = self.lowered, tensors[-1]
+        batch, heads = extents(self.core, tensors)
+        extent = Extent(batch, steps, heads, 1, 1)
+        places = [lowered.tensors[o.name] for o in self.core.outputs]
+        results = [tensors[0].new_empty(shape(t, lowered.layout, extent)) for t in places]
+        ends = [shape(lowered.tensors[f"{s.name}_after"], lowered.layout, extent) for s in self.core.states]
+        results += [like.new_empty(end, dtype=torch.float32) for end in ends]
+        if train:
+            results += [like.new_empty((steps + 1, *end), dtype=torch.float32) for end in ends]
+            shapes = [shape(lowered.tensors[p.result], lowered.layout, extent) for p in lowered.kept]
+            results += [like.new_empty((steps, *s), dtype=torch.float32) for s in shapes]
+        return tuple(results)
+
+    def backward(
+        self,
+        tensors: Sequence[Tensor],
+        kept: Sequence[Tensor],
+        cotangents: Sequence[Tensor],
+        steps: int,
+        reverse: bool,
+    ) -> tuple[Tensor, ...]:
+        """Gradients of inputs, params and start states, from those of outputs and end states."""
+        core, lowered = self.core, self.lowered
+        fixed, _, weights = self._split(tensors)
+        saved = dict(zip(self._kept_names(), kept, strict=True))
+        fixed |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
+        carried = dict(zip((s.name for s in core.states), cotangents[len(core.outputs) :], strict=True))
+        per_step = self._room(tensors, steps)
+        sums: dict[str, Tensor] = {}
+        factors: dict[str, list[Tensor]] = {}
+        for step, t in reversed(list(enumerate(_order(steps, reverse)))):
+            extent = self._extent(tensors, steps, t)
+            values = {**fixed, **per_step, **{f"d_{name}_after": g for name, g in carried.items()}}
+            values |= {f"{s.name}_before": saved[s.name][step] for s in core.states}
+            values |= {p.result: saved[p.result][step] for p in lowered.kept}
+            for phase in lowered.adjoint:
+                self._phase(phase, values, weights, extent)
+            for additive in lowered.additive:
+                values[additive.product.result] += _product(additive.product, values, weights)
+            carried = {s.name: values[f"d_{s.name}_before"] for s in core.states}
+            for param in core.params:
+                if f"d_{param.name}" in values:
+                    add(sums, param.name, values[f"d_{param.name}"].sum(0))
+            for name in {side for w in lowered.weights for side in (w.left, w.right)}:
+                factors.setdefault(name, []).append(values[name])
+        for weight in lowered.weights if steps else ():
+            left, right = (torch.stack(factors[name]) for name in (weight.left, weight.right))
+            first, second, out = (letters(side) for side in weight.labels)
+            add(sums, weight.param, torch.einsum(f"tbh{first},tbh{second}->h{out}", left, right))
+        found = {name[2:]: over_copies(value, lowered.tensors[name]) for name, value in per_step.items()}
+        return gradients(core, tensors, {**found, **sums, **carried})
+
+    def backward_shapes(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Empty tensors like those that ``backward`` returns, for tracing."""
+        return gradient_shapes(tensors)
+
+    # ------------------------------------------------------------ one step
+
+    def _phase(self, phase: Phase, values: dict[str, Tensor], weights: Mapping[str, Tensor], extent: Extent) -> None:
+        """Run a phase's kernel, then its products; ``values`` gains what they write."""
+        kernel = phase.kernel
+        if kernel is not None:
+            like = next(iter(values.values()))
+            for tensor in kernel.tensors:
+                if tensor.name not in values:
+                    room = shape(tensor, self.lowered.layout, extent)
+                    values[tensor.name] = like.new_empty(room, dtype=torch.float32)
+            launch(self.module, kernel, values, extent)
+            for tensor in kernel.tensors:
+                if tensor.copies and tensor.place == "sequence":
+                    values[tensor.name] = over_copies(values[tensor.name], tensor)
+        for product in phase.products:
+            result = _product(product, values, weights)
+            if product.result in values:
+                values[product.result].copy_(result)
+            else:
+                values[product.result] = result.contiguous()
+
+    # ------------------------------------------------------------ arguments
+
+    def _split(self, tensors: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Inputs and params for kernels, start states, and params in float32 for products."""
+        arguments = named(self.core, tensors)
+        starts = {s.name: arguments.pop(s.name) for s in self.core.states}
+        weights = {p.name: arguments[p.name].to(torch.float32) for p in self.core.params}
+        return arguments, starts, weights
+
+    def _extent(self, tensors: Sequence[Tensor], steps: int, t: int) -> Extent:
+        batch, heads = extents(self.core, tensors)
+        return Extent(batch, steps, heads, 1, 1, first=t)
+
+    def _kept_names(self) -> list[str]:
+        return [*(s.name for s in self.core.states), *(p.result for p in self.lowered.kept)]
+
+    def _room(self, tensors: Sequence[Tensor], steps: int) -> dict[str, Tensor]:
+        """Room for the gradients of inputs at all steps."""
+        written = {t.name for k in self.lowered.kernels for t in k.tensors if t.name.startswith("d_")}
+        room = {}
+        for leaf, argument in zip(self.core.inputs, tensors, strict=False):
+            name = f"d_{leaf.name}"
+            if name in written:
+                tensor = self.lowered.tensors[name]
+                size = shape(tensor, self.lowered.layout, self._extent(tensors, steps, 0))
+                room[name] = argument.new_empty(size, dtype=torch.float32)
+        return room
+
+
+def _order(steps: int, reverse: bool) -> Sequence[int]:
+    return range(steps)[::-1] if reverse else range(steps)
+
+
+def _product(product: Product, values: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+    """The result [B, H, ...] of one product."""
+    operands, terms = [], []
+    for name, side in zip((product.left, product.right), product.labels, strict=False):
+        operands.append(weights[name] if name in weights else values[name])
+        terms.append(("h" if name in weights else "bh") + letters(side))
+    return torch.einsum(f"{terms[0]},{terms[1]}->bh{letters(product.labels[2])}", *operands)
