@@ -14,7 +14,7 @@ _GREEK = frozenset(
 _FUNCTIONS = {"sigmoid": r"\sigma", "sum": r"\textstyle\sum", "l2norm": r"\operatorname{\ell_2norm}"}
 _NATIVE = frozenset("exp log tanh sin cos max min".split())
 _COMPARE = {"<": "<", "<=": r"\le", ">": ">", ">=": r"\ge", "==": "=", "!=": r"\ne"}
-_ADD, _MUL, _UNARY, _POWER, _ATOM = range(1, 6)  # how tightly a printed expression binds
+_ADD, _NEG, _MUL, _POWER, _ATOM = range(1, 6)  # how tightly a printed expression binds
 
 
 def latex(tree: ast.Recurrence) -> str:
@@ -82,7 +82,7 @@ class _Printer:
             case ast.Name(id=name, primed=primed):
                 return self._name(name, primed), _ATOM
             case ast.Unary(operand=operand):
-                return f"-{self.show(operand, _MUL)}", _UNARY if least_binding(operand) else _ADD
+                return f"-{self.show(operand, _MUL)}", _NEG
             case ast.Binary(op=op, left=left, right=right):
                 return self._binary(op, left, right)
             case ast.Call(function=function, args=args):
@@ -100,10 +100,10 @@ class _Printer:
     def _binary(self, op: str, left: ast.Expr, right: ast.Expr) -> tuple[str, int]:
         match op:
             case "+" | "-":
-                return f"{self.show(left, _ADD)} {op} {self.show(right, _ADD if op == '+' else _MUL)}", _ADD
+                return f"{self.show(left, _ADD)} {op} {self.show(right, _MUL)}", _ADD
             case "*" | "@":
                 join = r" \odot " if op == "*" and _plain(left) and _plain(right) else r" \, "
-                return f"{self.show(left, _MUL)}{join}{self.show(right, _MUL)}", _MUL
+                return f"{self.show(left, _NEG)}{join}{self.show(right, _MUL)}", _MUL
             case "/":
                 return rf"\frac{{{self.show(left)}}}{{{self.show(right)}}}", _ATOM
             case "^":
@@ -137,11 +137,6 @@ class _Printer:
             safe = function.replace("_", r"\_")
             head = rf"\{function}" if function in _NATIVE else rf"\operatorname{{{safe}}}"
         return rf"{head}\left({', '.join(shown)}\right)", _ATOM
-
-
-def least_binding(operand: ast.Expr) -> bool:
-    """Whether a negated operand is one factor, so that the minus needs no brackets in a product."""
-    return not (isinstance(operand, ast.Binary) and operand.op in "*@")
 
 
 def _plain(expr: ast.Expr) -> bool:

@@ -88,7 +88,7 @@ def choose(name: str, task: Task) -> Choice:
     ValueError for a name that is none, BackendError with its reason if a named backend refuses.
     """
     if name == "auto":
-        refused = []
+        refused: list[tuple[str, str]] = []
         for backend in BACKENDS:
             reason = backend.avoid(task) or backend.refuses(task)
             if reason is None:

@@ -205,7 +205,6 @@ class Recurrence:
         self,
         batch: int = 1,
         heads: int = 1,
-        /,
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
@@ -225,7 +224,6 @@ class Recurrence:
     def init_params(
         self,
         heads: int = 1,
-        /,
         *,
         generator: Generator | None = None,
         device: torch.device | str | None = None,
@@ -311,13 +309,14 @@ class Recurrence:
     def _merged(self, tensors: Mapping[str, Any] | None, named: Mapping[str, Any]) -> Mapping[str, Any]:
         if tensors is None:
             return named
-        if not isinstance(tensors, Mapping):
+        if not hasattr(tensors, "keys"):
             problem = "takes tensors by name: rec(q=q, k=k, ...) or rec({'q': q, 'k': k, ...})"
             raise CallError(self.name, "", problem, came=type(tensors).__name__)
+        given = dict(tensors)
         for name in named:
-            if name in tensors:
+            if name in given:
                 raise CallError(self.name, name, "is given twice")
-        return {**tensors, **named}
+        return {**given, **named}
 
     def _run(self, bound: validate.Bound, backend: str, strategy: str, reverse: bool) -> Any:
         choice = self._choose(bound.sizes, bound.dtype, bound.device, backend, strategy)

@@ -180,7 +180,7 @@ def _check_names(plan: Plan, given: Mapping[str, Any], initial: Mapping[str, Any
             raise CallError(plan.spec, slot.name, f"is missing: it is {_a(slot.kind)}", _show(slot))
     if initial is None:
         return
-    if not isinstance(initial, Mapping):
+    if not hasattr(initial, "keys"):
         raise CallError(plan.spec, "initial", "must be a dict of states by name", came=type(initial).__name__)
     states = [slot.name for slot in plan.states]
     for name in initial:
