@@ -1,0 +1,149 @@
+"""The chain of trust: exact trajectory = float64 reference = every backend, forward and every gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+
+import torch
+
+from ...compiler.ir.program import Program
+from .. import reference
+from ..backends import BACKENDS, Task
+from .data import Arguments, draw, fitting_sizes
+from .exact import compare_exact
+from .measure import Quantity, Runner, draw_weights, quantities
+from .metric import TOLERANCES
+from .report import Report, Row
+
+TINY = (2,)
+SMALL = (3, 5, 4, 6)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of call: sequences, steps, whether start states are given, shared heads, direction."""
+
+    batch: int
+    steps: int
+    start: bool
+    grouped: bool
+    reverse: bool
+
+    def __str__(self) -> str:
+        words = [f"B={self.batch} T={self.steps}", "given start" if self.start else "declared start"]
+        words += ["grouped"] if self.grouped else []
+        return ", ".join(words + (["reverse"] if self.reverse else []))
+
+
+HEADS = 2
+CASES = (
+    Case(batch=2, steps=7, start=True, grouped=False, reverse=False),
+    Case(batch=1, steps=1, start=True, grouped=True, reverse=False),
+    Case(batch=1, steps=7, start=False, grouped=True, reverse=True),
+)
+
+
+def verify(
+    program: Program,
+    *,
+    backends: Mapping[str, Runner] | None = None,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    dtypes: Sequence[torch.dtype] | None = None,
+    device: torch.device | str | None = None,
+    cases: Sequence[Case] = CASES,
+    exact: bool = True,
+) -> Report:
+    """Compare all ways to run a recurrence on random data that keeps its promises.
+
+    First the exact SymPy trajectory with the float64 reference, at sizes of 2 or the least that the
+    spec allows; then the reference with each of ``backends`` (default: all that accept the spec) at
+    ``sizes`` (default: small, different, no powers of two), for each of ``dtypes`` (default: float32,
+    and bfloat16 on a GPU). Kernels are never compared with kernels. ``device`` is where the backends
+    run: a GPU if there is one. Takes seconds.
+    """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if dtypes is None:
+        dtypes = (torch.float32, torch.bfloat16) if place.type == "cuda" else (torch.float32,)
+    rows: list[Row] = []
+    notes: list[str] = []
+    if exact:
+        for start in (True, False):
+            generator = torch.Generator().manual_seed(seed)
+            found, refusal = compare_exact(program, fitting_sizes(program, cycle(TINY)), generator, start=start)
+            rows += found
+        notes += [f"gradients are not compared with SymPy: {refusal}"] if refusal else []
+    bound = fitting_sizes(program, cycle(SMALL), sizes)
+    for dtype in dtypes:
+        runners = backends
+        if runners is None:
+            runners, refused = _accepting(Task(program, bound, dtype, place))
+            notes += refused
+        for case in cases if runners else ():
+            rows += _compare(program, bound, runners, case, dtype, place, seed)
+    return Report(program.name, _worst(rows), tuple(dict.fromkeys(notes)))
+
+
+def _accepting(task: Task) -> tuple[dict[str, Runner], list[str]]:
+    """The backends that take a task, and the reasons of those that do not; the reference is the measure."""
+    runners, refused = {}, []
+    for backend in BACKENDS:
+        if backend.run is reference.run:
+            continue
+        reason = backend.refuses(task)
+        if reason is None:
+            runners[backend.name] = backend.run
+        else:
+            refused.append(f"backend {backend.name} is not compared: {reason}")
+    return runners, refused
+
+
+def _compare(
+    program: Program,
+    sizes: Mapping[str, int],
+    runners: Mapping[str, Runner],
+    case: Case,
+    dtype: torch.dtype,
+    device: torch.device,
+    seed: int,
+) -> list[Row]:
+    """One case on every backend."""
+    generator = torch.Generator().manual_seed(seed)
+    lead = (case.batch if program.inputs or case.start else 1, case.steps, HEADS)
+    drawn = draw(
+        program, sizes, generator, batch=lead[0], steps=case.steps, heads=HEADS, start=case.start, grouped=case.grouped
+    )
+    weights = draw_weights(program, sizes, generator, lead)
+    frozen = [p.name for p in program.params if p.frozen]
+    rounded = drawn.to(dtype, frozen)
+
+    def measured(arguments: Arguments, run: Runner, place: torch.device) -> dict[str, Quantity]:
+        moved = arguments.on(place)
+        there = {name: weight.to(place) for name, weight in weights.items()}
+        return quantities(program, sizes, moved, there, run, reverse=case.reverse)
+
+    here = torch.device("cpu")
+    true = measured(rounded.to(torch.float64, frozen), reference.run, here)
+    own = measured(rounded, reference.run, here)
+    rows = []
+    for name, run in runners.items():
+        found = measured(rounded, run, device)
+        for quantity, value in found.items():
+            tolerance = TOLERANCES[dtype][value.kind]
+            error = value.distance(true[quantity])
+            allowed = max(tolerance, 2 * own[quantity].distance(true[quantity]))
+            check, kind = f"reference = {name}", str(dtype).removeprefix("torch.")
+            rows.append(Row(program.name, check, kind, quantity, str(case), error, tolerance, error / allowed))
+    return rows
+
+
+def _worst(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Of each quantity of each comparison the case that is nearest to failing, or farthest over."""
+    worst: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        key = (row.check, row.dtype, row.quantity)
+        if key not in worst or row.ratio > worst[key].ratio:
+            worst[key] = row
+    return tuple(worst.values())
