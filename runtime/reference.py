@@ -191,7 +191,7 @@ def evaluate(
     values: dict[int, Tensor] = dict(known or {})
     wanted = tuple(wanted)
     needed = _missing(body, wanted, values)
-    read = leaves if callable(leaves) else lambda kind, name: leaves[kind, name]
+    read = (lambda kind, name: leaves[kind, name]) if isinstance(leaves, Mapping) else leaves
     for position in needed:
         if body[position].op == "leaf":
             values[position] = read(*body[position].attrs)
@@ -230,7 +230,7 @@ def run(
     ``[B, H, *axes]``. Computes in float64 if any argument has it, else in float32. ``steps`` is T;
     ``reverse`` runs from the last step to the first.
     """
-    batch, heads = _extent(inputs, params, initial)
+    batch, heads = extent(inputs, params, initial)
     given = (*inputs.values(), *params.values(), *initial.values())
     wide = any(tensor.dtype == torch.float64 for tensor in given) or not given
     like = torch.empty((), dtype=torch.float64 if wide else torch.float32, device=given[0].device if given else None)
@@ -264,14 +264,19 @@ def run(
     return tuple(outputs), final
 
 
-def _extent(
+def extent(
     inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], initial: Mapping[str, Tensor]
 ) -> tuple[int, int]:
     """The number of sequences and of heads."""
+    heads = 1
+    for found in (
+        *(t.shape[2] for t in inputs.values()),
+        *(t.shape[0] for t in params.values()),
+        *(t.shape[1] for t in initial.values()),
+    ):
+        heads = found if found > heads else heads  # torch.compile knows no max() of a list
     batches = [t.shape[0] for t in (*inputs.values(), *initial.values())]
-    heads = [t.shape[2] for t in inputs.values()] + [t.shape[0] for t in params.values()]
-    heads += [t.shape[1] for t in initial.values()]
-    return batches[0] if batches else 1, max(heads, default=1)
+    return batches[0] if batches else 1, heads
 
 
 def _steps(

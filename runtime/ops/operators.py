@@ -18,47 +18,42 @@ from .stepped import Stepped
 
 _LIBRARY = torch.library.Library("recurra", "FRAGMENT")
 
-Operator = Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
+
+def apply(name: str, results: int, tensors: Sequence[Tensor], steps: int, reverse: bool) -> tuple[Tensor, ...]:
+    """Outputs and end states (``results`` of them) of the operators registered under ``name``."""
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return _Recurrence.apply(name, results, steps, reverse, *tensors)
+    return tuple(_operator(name, "infer")(*tensors, steps, reverse))
 
 
-def operator(name: str, executor: Fused | Stepped) -> Operator:
-    """The operator ``f(tensors, steps, reverse) -> (outputs, end states)`` of one set of kernels.
+def _operator(name: str, direction: str) -> Any:
+    return getattr(getattr(torch.ops.recurra, f"{name}_{direction}"), "default")  # noqa: B009
 
-    ``name`` is unique to the kernels; ``tensors`` are inputs, params and start states in order.
+
+class _Recurrence(torch.autograd.Function):
+    """Forward and backward operators of one recurrence, tied together."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, results: int, steps: int, reverse: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+        values = _operator(name, "forward")(*tensors, steps, reverse)
+        ctx.save_for_backward(*tensors, *values[results:])
+        ctx.name, ctx.steps, ctx.reverse = name, steps, reverse
+        return tuple(values[:results])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        packed = [cotangent.contiguous() for cotangent in cotangents]
+        found = _operator(ctx.name, "backward")(*ctx.saved_tensors, *packed, ctx.steps, ctx.reverse)
+        return None, None, None, None, *found
+
+
+def register(name: str, executor: Fused | Stepped) -> None:
+    """Register the three operators of one set of kernels with torch; ``name`` is unique to them.
+
+    Tensors come in a fixed order: inputs, params and start states of the core program.
     """
-    core = executor.core
-    results = len(core.outputs) + len(core.states)
-    arity = len(core.inputs) + len(core.params) + len(core.states)
-    infer, forward, backward = _register(name, executor, arity)
-
-    class Recurrence(torch.autograd.Function):
-        """Forward and backward kernels of one recurrence."""
-
-        @staticmethod
-        def forward(ctx: Any, steps: int, reverse: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
-            values = forward(*tensors, steps, reverse)
-            ctx.save_for_backward(*tensors, *values[results:])
-            ctx.steps, ctx.reverse = steps, reverse
-            return tuple(values[:results])
-
-        @staticmethod
-        @once_differentiable
-        def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-            saved = ctx.saved_tensors
-            packed = (c.contiguous() for c in cotangents)
-            return None, None, *backward(*saved, *packed, ctx.steps, ctx.reverse)
-
-    def call(tensors: Sequence[Tensor], steps: int, reverse: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            values = Recurrence.apply(steps, reverse, *tensors)
-        else:
-            values = infer(*tensors, steps, reverse)
-        return tuple(values[: len(core.outputs)]), tuple(values[len(core.outputs) :])
-
-    return call
-
-
-def _register(name: str, executor: Fused | Stepped, arity: int) -> tuple[Any, Any, Any]:
+    arity = len(executor.core.inputs) + len(executor.core.params) + len(executor.core.states)
     results, kept = len(executor.core.outputs) + len(executor.core.states), executor.kept
     tensors = [f"Tensor t{i}" for i in range(arity)]
     saved = [f"Tensor c{i}" for i in range(kept)]
@@ -87,21 +82,18 @@ def _register(name: str, executor: Fused | Stepped, arity: int) -> tuple[Any, An
         return executor.backward_shapes(args[:arity])
 
     define = _definer(name)
-    return (
-        define("infer", tensors, results, infer, infer_shapes),
-        define("forward", tensors, results + kept, forward, forward_shapes),
-        define("backward", tensors + saved + given, arity, backward, backward_shapes),
-    )
+    define("infer", tensors, results, infer, infer_shapes)
+    define("forward", tensors, results + kept, forward, forward_shapes)
+    define("backward", tensors + saved + given, arity, backward, backward_shapes)
 
 
-def _definer(name: str) -> Callable[..., Any]:
-    def define(direction: str, args: list[str], results: int, run: Any, fake: Any) -> Any:
+def _definer(name: str) -> Callable[..., None]:
+    def define(direction: str, args: list[str], results: int, run: Any, fake: Any) -> None:
         full = f"{name}_{direction}"
         returned = ", ".join(["Tensor"] * results)
         _LIBRARY.define(f"{full}({', '.join(args)}, SymInt steps, bool reverse) -> ({returned})")
         for key in ("CUDA", "CPU"):
             _LIBRARY.impl(full, run, key)
         torch.library.register_fake(f"recurra::{full}", fake, lib=_LIBRARY)
-        return getattr(torch.ops.recurra, full).default
 
     return define

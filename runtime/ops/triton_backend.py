@@ -17,21 +17,22 @@ from ..store.cache import Store, fingerprint
 from ..store.loader import load_module
 from .fused import Fused
 from .interpreter import prepare
-from .operators import Operator, operator
+from .operators import apply, register
 from .stepped import Stepped
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The kernels of one recurrence, loaded and registered with torch."""
+    """The kernels of one recurrence, loaded from ``path`` and registered with torch under ``name``."""
 
+    name: str
     program: Program
     compiled: Compiled
-    call: Operator
     path: str
 
 
-_KERNELS: dict[tuple[object, ...], Kernels] = {}
+_NAMES: dict[tuple[object, ...], str] = {}
+_KERNELS: dict[str, Kernels] = {}
 _LOCK = threading.RLock()
 
 
@@ -47,6 +48,25 @@ def refuses(program: Program, sizes: Mapping[str, int], dtype: torch.dtype, devi
     return None
 
 
+Sizes = tuple[tuple[str, int], ...]
+
+
+@torch.compiler.assume_constant_result
+def compile_once(program: Program, sizes: Sizes, options: KernelOptions, strategy: str, segment: int | None) -> str:
+    """The name of the kernels of a recurrence at bound sizes, compiled at the first call.
+
+    A name, because that is a constant to ``torch.compile``, which runs this while it traces.
+    """
+    key = (id(program), sizes, options, strategy, segment)
+    if key not in _NAMES:
+        with _LOCK:
+            if key not in _NAMES:
+                kernels = _build(program, sizes, options, strategy, segment)
+                _KERNELS[kernels.name] = kernels
+                _NAMES[key] = kernels.name
+    return _NAMES[key]
+
+
 def kernels_for(
     program: Program,
     sizes: Mapping[str, int],
@@ -54,20 +74,13 @@ def kernels_for(
     strategy: str = "auto",
     segment: int | None = None,
 ) -> Kernels:
-    """The kernels of a recurrence at bound sizes, compiled at the first call."""
-    key = (id(program), tuple(sorted(sizes.items())), options, strategy, segment)
-    found = _KERNELS.get(key)
-    if found is None:
-        with _LOCK:
-            found = _KERNELS.get(key) or _build(program, sizes, options, strategy, segment)
-            _KERNELS[key] = found
-    return found
+    """The kernels of a recurrence at bound sizes; ``torch.compile`` specialises on the sizes here."""
+    bound = tuple((name, len(range(size))) for name, size in sizes.items())
+    return _KERNELS[compile_once(program, bound, options, strategy, segment)]
 
 
-def _build(
-    program: Program, sizes: Mapping[str, int], options: KernelOptions, strategy: str, segment: int | None
-) -> Kernels:
-    compiled = compile_kernels(program, sizes, options, strategy)
+def _build(program: Program, sizes: Sizes, options: KernelOptions, strategy: str, segment: int | None) -> Kernels:
+    compiled = compile_kernels(program, dict(sizes), options, strategy)
     generated = compiled.generated
     entry = fingerprint(program.name, generated.text, generated.line_map, str(options))
     files = {"kernels.py": generated.text, "kernels.py.map.json": generated.line_map}
@@ -78,8 +91,9 @@ def _build(
     executor = (
         Fused(core, lowered, module, segment) if isinstance(lowered, Recurrent) else Stepped(core, lowered, module)
     )
-    call = operator(f"{name}_{len(_KERNELS)}", executor)
-    return Kernels(program, compiled, call, str(folder / "kernels.py"))
+    unique = f"{name}_{len(_KERNELS)}"
+    register(unique, executor)
+    return Kernels(unique, program, compiled, str(folder / "kernels.py"))
 
 
 def run(
@@ -100,7 +114,7 @@ def run(
     options = options or default_options(inputs)
     kernels = kernels_for(program, sizes, options, strategy, segment)
     parts = kernels.compiled.split
-    batch, heads = _extent(inputs, params, initial)
+    batch, heads = reference.extent(inputs, params, initial)
     leaves = _leaves(inputs, params, heads)
     like = torch.empty((), dtype=torch.float32, device=tensors[0].device)
     full = (batch, steps, heads)
@@ -120,15 +134,18 @@ def run(
         *_starts(program, sizes, initial, batch, heads, like),
     ]
     packed = [t if options.strided and n < len(parts.core.inputs) else t.contiguous() for n, t in enumerate(arguments)]
-    values, final = kernels.call(packed, steps, reverse)
-    by_name = dict(zip((o.name for o in parts.core.outputs), values, strict=True))
+    outputs = len(parts.core.outputs)
+    values = apply(kernels.name, outputs + len(program.states), packed, steps, reverse)
+    by_name = dict(zip((o.name for o in parts.core.outputs), values, strict=False))
     known |= {p: by_name[name].to(torch.float32) for name, p in parts.taps}
-    late = reference.evaluate(
-        program.body, [p for _, p in parts.after], leaves, sizes, 3, known=known, full=full, like=like
-    )
+    late: dict[int, Tensor] = {}
+    if parts.after:
+        late = reference.evaluate(
+            program.body, [p for _, p in parts.after], leaves, sizes, 3, known=known, full=full, like=like
+        )
     by_name |= {name: late[p].expand(*full, *late[p].shape[3:]) for name, p in parts.after}
     dtype = _result_dtype(inputs)
-    return tuple(by_name[o.name].to(dtype) for o in program.outputs), final
+    return tuple(by_name[o.name].to(dtype) for o in program.outputs), tuple(values[outputs:])
 
 
 def default_options(inputs: Mapping[str, Tensor]) -> KernelOptions:
@@ -136,16 +153,6 @@ def default_options(inputs: Mapping[str, Tensor]) -> KernelOptions:
     half = any(t.dtype in (torch.bfloat16, torch.float16) for t in inputs.values())
     strided = not all(t.is_contiguous() for t in inputs.values())
     return KernelOptions(precision="tf32" if half else "ieee", strided=strided)
-
-
-def _extent(
-    inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], initial: Mapping[str, Tensor]
-) -> tuple[int, int]:
-    """The number of sequences and of heads."""
-    batches = [t.shape[0] for t in (*inputs.values(), *initial.values())]
-    heads = [t.shape[2] for t in inputs.values()] + [t.shape[0] for t in params.values()]
-    heads += [t.shape[1] for t in initial.values()]
-    return batches[0] if batches else 1, max(heads, default=1)
 
 
 def _leaves(inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], heads: int) -> dict[tuple[str, str], Tensor]:
