@@ -82,18 +82,25 @@ def products_of(body: Body, param: str, value: int) -> list[Product] | None:
             return None if None in parts else [product for part in parts if part for product in part]
         case "broadcast" if -1 not in instr.attrs[0]:
             found = products_of(body, param, instr.args[0])
-            source = instr.attrs[0]
-            return found and [replace(p, labels=(*p.labels[:2], tuple(p.labels[2][s] for s in source))) for p in found]
+            return found and [_moved(p, instr.attrs[0]) for p in found]
         case "contract" if len(instr.axes) >= 2:
-            return [Product(param, *instr.args, instr.attrs)]
+            left, right = instr.args
+            first, second, out = instr.attrs
+            return [Product(param, left, right, (first, second, out))]
     return None
+
+
+def _moved(product: Product, source: tuple[int, ...]) -> Product:
+    left, right, out = product.labels
+    return replace(product, labels=(left, right, tuple(out[position] for position in source)))
 
 
 def _keep(body: Body, wanted: Iterable[int]) -> tuple[Body, tuple[Saved, ...]]:
     of_state, of_param = depends_on(body, ("state",)), depends_on(body, ("param",))
     adjoint = depends_on(body, ("cotangent",))
     needed = live(body, wanted)
-    rewritten, saved = list(body), []
+    rewritten = list(body)
+    saved: list[Saved] = []
     for position in sorted(needed):
         instr = body[position]
         if instr.op != "contract" or not of_state[position] or adjoint[position]:

@@ -132,6 +132,10 @@ class Program:
         """The values of one step: new states, then outputs."""
         return (*(s.next for s in self.states), *(o.value for o in self.outputs))
 
+    def leaves(self) -> tuple[Input | Param | State, ...]:
+        """Everything that has a value before the step: inputs, params, then states."""
+        return (*self.inputs, *self.params, *self.states)
+
     def leaf_ranges(self) -> dict[tuple[str, str], Interval]:
         """What is promised of leaves, for the range analysis."""
         return {("input", i.name): i.range for i in self.inputs if i.range != EVERYTHING}

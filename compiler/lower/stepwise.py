@@ -232,7 +232,7 @@ class _Cutter:
         moving = depends_on(body, ("cotangent",))
         additive: list[tuple[str, int]] = []
         stores: list[tuple[int, Tensor]] = []
-        axes = {leaf.name: leaf.axes for leaf in (*self.program.inputs, *self.program.params, *self.program.states)}
+        axes = {leaf.name: leaf.axes for leaf in self.program.leaves()}
         for state, value in self.adjoint.states:
             terms = _terms(body, value) if value is not None else []
             lone = [p for p in terms if is_library(body, p, moving)]

@@ -75,7 +75,7 @@ def _order(program: Program) -> dict[str, int]:
 
 def _axis_sizes(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:
     axes = [axis for instr in program.body for axis in instr.axes]
-    axes += [axis for leaf in (*program.inputs, *program.params, *program.states) for axis in leaf.axes]
+    axes += [axis for leaf in program.leaves() for axis in leaf.axes]
     return {axis.name: axis.size.bind(sizes) for axis in axes}
 
 

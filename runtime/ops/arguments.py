@@ -13,8 +13,7 @@ from ...compiler.lower import kernel_ir
 
 def named(core: Program, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
     """The tensors of a call by leaf: inputs, params, then start states under their states' names."""
-    leaves = (*core.inputs, *core.params, *core.states)
-    return {leaf.name: tensor for leaf, tensor in zip(leaves, tensors, strict=True)}
+    return {leaf.name: tensor for leaf, tensor in zip(core.leaves(), tensors, strict=True)}
 
 
 def extents(core: Program, tensors: Sequence[Tensor]) -> tuple[int, int]:
@@ -41,7 +40,7 @@ def gradients(core: Program, tensors: Sequence[Tensor], found: Mapping[str, Tens
     States' gradients are in float32.
     """
     results = []
-    for leaf, argument in zip((*core.inputs, *core.params, *core.states), tensors, strict=True):
+    for leaf, argument in zip(core.leaves(), tensors, strict=True):
         value = found.get(leaf.name)
         if value is None:
             results.append(torch.zeros_like(argument, memory_format=torch.contiguous_format))

@@ -64,10 +64,10 @@ def register(name: str, executor: Fused | Stepped) -> None:
         return values[:arity], values[arity : arity + kept], values[arity + kept :], steps, reverse
 
     def infer(*args: Any) -> tuple[Tensor, ...]:
-        return executor.forward(args[:arity], *args[arity:], train=False)
+        return executor.forward(args[:arity], args[arity], args[arity + 1], False)
 
     def forward(*args: Any) -> tuple[Tensor, ...]:
-        return executor.forward(args[:arity], *args[arity:], train=True)
+        return executor.forward(args[:arity], args[arity], args[arity + 1], True)
 
     def backward(*args: Any) -> tuple[Tensor, ...]:
         return executor.backward(*split(args))
