@@ -34,7 +34,7 @@ def compare_exact(
     found = quantities(program, sizes, arguments, weights, reference.run)
     exact = trajectory(program, STEPS, sizes, initial=drawn.initial)
     true = _exact_quantities(program, exact, drawn, weights, found)
-    case = f"T=2, {'given' if start else 'declared'} start"
+    case = f"B=1 T={STEPS} start" if start else f"B=1 T={STEPS}"
     rows = []
     for name, value in true.items():
         error = found[name].distance(Quantity(value, "output", 0))

@@ -23,7 +23,7 @@ SMALL = (3, 5, 4, 6)
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of call: sequences, steps, whether start states are given, shared heads, direction."""
+    """One kind of call: sequences, steps, whether start states are given and heads are shared, direction."""
 
     batch: int
     steps: int
@@ -32,9 +32,9 @@ class Case:
     reverse: bool
 
     def __str__(self) -> str:
-        words = [f"B={self.batch} T={self.steps}", "given start" if self.start else "declared start"]
-        words += ["grouped"] if self.grouped else []
-        return ", ".join(words + (["reverse"] if self.reverse else []))
+        words = [f"B={self.batch} T={self.steps}"]
+        words += [word for word in ("start", "grouped", "reverse") if getattr(self, word)]
+        return " ".join(words)
 
 
 HEADS = 2
