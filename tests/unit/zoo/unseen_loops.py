@@ -56,7 +56,7 @@ def running_softmax(x, p, s):
     top = torch.maximum(s.top - x.lam, score)
     keep, new = exp(s.top - x.lam - top), exp(score - top)
     sum_w, sum_v = keep * s.sum_w + new, keep[..., None] * s.sum_v + new[..., None] * x.v
-    outputs = {"mean": sum_v / sum_w[..., None], "log_w": top + torch.log(sum_w)}
+    outputs = {"average": sum_v / sum_w[..., None], "log_w": top + torch.log(sum_w)}
     return {"top": top, "sum_w": sum_w, "sum_v": sum_v}, outputs
 
 
