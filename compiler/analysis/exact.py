@@ -7,6 +7,7 @@ again; here each part is visited once. Rational parts stay rational, so ties are
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 DIGITS = 60
@@ -112,16 +113,31 @@ def _slopes(function: Any, pattern: tuple[Any, ...]) -> tuple[list[Any], list[tu
 
 
 def piecewise(*branches: tuple[Any, Any]) -> Any:
-    """The first branch whose condition holds, left as it stands.
+    """The first of (value, condition) whose condition holds; the last condition is True."""
+    return _piecewise()(*branches)
 
-    SymPy's constructor folds and simplifies conditions that hold branches themselves, which takes
-    minutes for a running maximum.
-    """
+
+@cache
+def _piecewise() -> Any:
+    """SymPy's Piecewise, less its rewriting: it folds and solves conditions that hold branches
+    themselves, which takes minutes for a running maximum, and moves powers into branches."""
     import sympy as sp
     from sympy.functions.elementary.piecewise import ExprCondPair
 
-    pairs = [sp.Tuple.__new__(ExprCondPair, sp.sympify(value), sp.sympify(holds)) for value, holds in branches]
-    return sp.Basic.__new__(sp.Piecewise, *pairs)
+    class Piecewise(sp.Piecewise):  # type: ignore[misc]
+        def __new__(cls, *branches: tuple[Any, Any], **_: Any) -> Any:
+            pairs = []
+            for value, condition in branches:
+                if sp.sympify(condition) != sp.false:
+                    pairs.append(sp.Tuple.__new__(ExprCondPair, sp.sympify(value), sp.sympify(condition)))
+                if sp.sympify(condition) == sp.true:
+                    break
+            return pairs[0].expr if pairs[0].cond == sp.true else sp.Basic.__new__(cls, *pairs)
+
+        def _eval_power(self, exponent: Any) -> None:
+            return None
+
+    return Piecewise
 
 
 def derivative(expression: Any, symbol: Any) -> Any:

@@ -236,15 +236,15 @@ def _functions() -> dict[str, Callable[..., Any]]:
         "log": sp.log,
         "log1p": lambda x: sp.log(one + x),
         "expm1": lambda x: sp.exp(x) - one,
-        "sqrt": lambda x: _choose((sp.Integer(0), relation("eq", x, 0)), (sp.sqrt(x), True)),
+        "sqrt": lambda x: piecewise((sp.Integer(0), relation("eq", x, 0)), (sp.sqrt(x), True)),
         "rsqrt": lambda x: one / sp.sqrt(x),
         "square": lambda x: x**2,
-        "abs": lambda x: _choose((x, relation("lt", 0, x)), (-x, relation("lt", x, 0)), (sp.Integer(0), True)),
-        "sign": lambda x: _choose((one, relation("lt", 0, x)), (-one, relation("lt", x, 0)), (sp.Integer(0), True)),
+        "abs": lambda x: piecewise((x, relation("lt", 0, x)), (-x, relation("lt", x, 0)), (sp.Integer(0), True)),
+        "sign": lambda x: piecewise((one, relation("lt", 0, x)), (-one, relation("lt", x, 0)), (sp.Integer(0), True)),
         "sigmoid": lambda x: one / (one + sp.exp(-x)),
         "logsigmoid": lambda x: -sp.log(one + sp.exp(-x)),
         "tanh": sp.tanh,
-        "relu": lambda x: _choose((x, relation("lt", 0, x)), (sp.Integer(0), True)),
+        "relu": lambda x: piecewise((x, relation("lt", 0, x)), (sp.Integer(0), True)),
         "silu": lambda x: x / (one + sp.exp(-x)),
         "softplus": lambda x: sp.log(one + sp.exp(x)),
         "gelu": lambda x: x * half * (one + sp.erf(x / sp.sqrt(2))),
@@ -262,8 +262,8 @@ def _functions() -> dict[str, Callable[..., Any]]:
         "le": lambda x, y: relation("le", x, y),
         "eq": lambda x, y: relation("eq", x, y),
         "ne": lambda x, y: relation("ne", x, y),
-        "where": lambda condition, x, y: _choose((x, condition), (y, True)),
-        "clamp": lambda x, low, high: _choose(
+        "where": lambda condition, x, y: piecewise((x, condition), (y, True)),
+        "clamp": lambda x, low, high: piecewise(
             (high, relation("lt", high, x)), (high, relation("lt", high, low)), (low, relation("lt", x, low)), (x, True)
         ),
     }
@@ -280,24 +280,8 @@ def relation(op: str, x: Any, y: Any) -> Any:
     return kind(x, y) if decide else kind(x, y, evaluate=False)
 
 
-def _choose(*branches: tuple[Any, Any]) -> Any:
-    """The first branch whose condition holds; the last condition is True."""
-    import sympy as sp
-
-    open_branches = []
-    for value, condition in branches:
-        if condition in (False, sp.false):
-            continue
-        open_branches.append((value, condition))
-        if condition in (True, sp.true):
-            break
-    if len(open_branches) == 1:
-        return open_branches[0][0]
-    return piecewise(*open_branches)
-
-
 def _max(x: Any, y: Any) -> Any:
-    return _choose((x, relation("lt", y, x)), ((x + y) / 2, relation("eq", x, y)), (y, True))
+    return piecewise((x, relation("lt", y, x)), ((x + y) / 2, relation("eq", x, y)), (y, True))
 
 
 def _amax(terms: Sequence[Any]) -> Any:
@@ -306,7 +290,7 @@ def _amax(terms: Sequence[Any]) -> Any:
         return terms[0]
     largest = terms[0]
     for term in terms[1:]:
-        largest = _choose((largest, relation("lt", term, largest)), (term, True))
+        largest = piecewise((largest, relation("lt", term, largest)), (term, True))
     attains = [relation("eq", term, largest) for term in terms]
-    count = _total([_choose((1, hit), (0, True)) for hit in attains])
-    return _total([_choose((term, hit), (0, True)) for term, hit in zip(terms, attains, strict=True)]) / count
+    count = _total([piecewise((1, hit), (0, True)) for hit in attains])
+    return _total([piecewise((term, hit), (0, True)) for term, hit in zip(terms, attains, strict=True)]) / count
