@@ -75,7 +75,7 @@ def doc_text(written: str) -> str:
 
 
 @v_args(inline=True)
-class Builder(Transformer):  # type: ignore[type-arg]
+class Builder(Transformer):
     """Makes the nodes of ast.py while the parser reduces rules; a broken statement becomes None."""
 
     # ------------------------------------------------------------ file

@@ -34,7 +34,7 @@ def pieces(source: Source) -> Iterator[tuple[Span, str]]:
     """
     marked = keywords(source)
     tokens = list(scan(source.text))
-    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
+    for token, after in zip(tokens, [*tokens[1:], None], strict=False):
         yield token.span, _kind(token, after, marked)
 
 

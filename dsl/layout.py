@@ -48,12 +48,11 @@ class _Layout:
             if line_start and self.open and _begins_statement(self.raw, index):
                 self.close_parentheses(token.start)
                 if token.text in STATEMENTS and token.text != "let":
-                    self.close_open_braces(token.start)
+                    self.close_braces(token.start, matched=False)
             line_start = False
             self.place(token)
         self.close_parentheses(self.end)
-        while self.open:
-            self.close_brace(self.end)
+        self.close_braces(self.end, matched=True)
         self.newline(Token("_NEWLINE", "", self.end, self.end))
 
     @property
@@ -93,25 +92,18 @@ class _Layout:
             self.out.append(innermost._replace(type="UNCLOSED"))
             self.newline(Token("_NEWLINE", "", position, position))
 
-    def close_open_braces(self, position: int) -> None:
-        """Close the braces that never get closed: a statement of the file begins."""
-        while self.open and self.open[-1].start not in self.closed:
-            self.close_brace(position)
-
-    def close_brace(self, position: int) -> None:
-        brace = self.open.pop()
-        self.newline(Token("_NEWLINE", "", position, position))
-        self.out.append(Token("RBRACE", "", position, position))
-        self.newline(Token("_NEWLINE", "", position, position))
-        self.diagnostics.append(
-            Diagnostic(
-                "E0102",
-                "`{` is never closed",
-                brace.span,
-                label="opened here",
-                helps=("add a `}` on a line of its own after the last assignment",),
-            )
-        )
+    def close_braces(self, position: int, matched: bool) -> None:
+        """Close the open braces, those that have a partner further on only if ``matched``; one message for all."""
+        outermost = None
+        while self.open and (matched or self.open[-1].start not in self.closed):
+            outermost = self.open.pop()
+            self.newline(Token("_NEWLINE", "", position, position))
+            self.out.append(Token("RBRACE", "", position, position))
+            self.newline(Token("_NEWLINE", "", position, position))
+        if outermost is not None:
+            help_ = "add a `}` on a line of its own after the last assignment"
+            diagnostic = Diagnostic("E0102", "`{` is never closed", outermost.span, "opened here", helps=(help_,))
+            self.diagnostics.append(diagnostic)
 
 
 def _closed_braces(raw: list[Token]) -> frozenset[int]:

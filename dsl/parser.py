@@ -18,17 +18,20 @@ from lark.lexer import Lexer
 from lark.parsers.lalr_analysis import Shift
 
 from . import ast
-from .build import Builder, Header, Refused
+from .build import MAX_DEPTH, Builder, Header, Refused
 from .diagnostics import Diagnostic, SpecError
 from .layout import layout
 from .lexer import KEYWORDS, Token
-from .recovery import continues, declared
+from .recovery import continues, declared, opens_block
 from .slips import Failure, diagnose
-from .slips.statements import missing_header, too_many_blocks
+from .slips.statements import missing_header, too_long, too_many_blocks, too_many_brackets
 from .source import Source, Span
 
 MAX_BLOCKS = 16
 """Levels of blocks: the stages that walk them recursively must not run out of stack."""
+
+MAX_LENGTH = 100_000
+"""Characters of a text; longer ones are not read."""
 
 MAX_ERRORS = 100
 """After so many syntax errors a text is no specification, and reading it ends."""
@@ -65,8 +68,9 @@ def parse_partial(source: Source) -> tuple[ast.Recurrence | None, tuple[Diagnost
     A broken assignment to a state counts as a name with its prime: ``S'``. A tree without a readable header is
     called ``unnamed``.
     """
-    reader = _Reader(source)
-    return reader.read()
+    if len(source.text) > MAX_LENGTH:
+        return None, (too_long(len(source.text), MAX_LENGTH),), frozenset()
+    return _Reader(source).read()
 
 
 def keywords(source: Source) -> dict[int, str]:
@@ -74,6 +78,8 @@ def keywords(source: Source) -> dict[int, str]:
 
     A word such as ``gate`` is a keyword in one place and a name in another; only the grammar knows.
     """
+    if len(source.text) > MAX_LENGTH:
+        return {}
     reader = _Reader(source)
     reader.read()
     return reader.keywords
@@ -85,10 +91,11 @@ class _Reader:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.tokens, self.diagnostics = layout(source.text)
-        self.state = _lark().parse_interactive("").parser_state
+        self.state: Any = _lark().parse_interactive("").parser_state
         self.table = self.state.parse_conf.states
         self.lost: set[str] = set()
         self.begin = 0  # where the current statement or item starts
+        self.brackets = 0  # how many round and square ones are open
         self.blocks: list[str] = []  # the keywords of the blocks that are open
         self.keywords: dict[int, str] = {}
         self.title: Token | None = None  # the name, if `recurrence` stands in the wrong place
@@ -133,11 +140,17 @@ class _Reader:
         return token
 
     def enter(self, token: Token) -> None:
-        """Keep the stack of open blocks."""
+        """Keep count of open blocks and brackets."""
         if token.type == "_LBRACE":
             if len(self.blocks) >= MAX_BLOCKS:
                 raise Refused(too_many_blocks(token))
             self.blocks.append(self.tokens[self.begin].text)
+        elif token.type in ("LPAR", "LSQB"):
+            self.brackets += 1
+            if self.brackets > MAX_DEPTH:
+                raise Refused(too_many_brackets(token))
+        elif token.type in ("RPAR", "RSQB"):
+            self.brackets -= 1
         elif token.type == "RBRACE" and self.blocks:
             self.blocks.pop()
 
@@ -153,6 +166,7 @@ class _Reader:
         self.lost |= declared(self.tokens[self.begin : end])
         self.feed_broken(self.tokens[self.begin].start)
         self.begin = end + 1
+        self.brackets = 0
         return end + 1
 
     def acceptable(self, candidates: Iterable[str]) -> frozenset[str]:
@@ -195,7 +209,8 @@ class _Reader:
     def end_of_broken(self, position: int) -> int:
         """The `_NEWLINE` that ends the statement with an error at ``position``, continuation lines included."""
         end = self.end_of_line(position)
-        while continues(self.tokens, self.begin, end, self.column):
+        head = opens_block(self.tokens, self.begin, end)
+        while continues(self.tokens, self.begin, end, self.column, head):
             end = self.end_of_line(end + 1)
         return end
 

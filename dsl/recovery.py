@@ -45,12 +45,15 @@ def declared(tokens: list[Token]) -> frozenset[str]:
     return frozenset(names)
 
 
-def continues(tokens: list[Token], begin: int, end: int, column: Callable[[Token], int]) -> bool:
-    """Whether the line after the `_NEWLINE` at ``end`` belongs to the broken statement that starts at ``begin``."""
+def continues(tokens: list[Token], begin: int, end: int, column: Callable[[Token], int], head: bool) -> bool:
+    """Whether the line after the `_NEWLINE` at ``end`` belongs to the broken statement that starts at ``begin``.
+
+    ``head`` says that the statement is the head of a block without its brace (``opens_block``).
+    """
     if end + 1 >= len(tokens):
         return False
     following = tokens[end + 1]
-    if _opens_block(tokens, begin, end) and following.type != "RBRACE":
+    if head and following.type != "RBRACE":
         return following.type == "_LBRACE" or column(following) > column(tokens[begin])
     if following.type in JOINS:
         return True
@@ -60,10 +63,11 @@ def continues(tokens: list[Token], begin: int, end: int, column: Callable[[Token
     return end > begin and (tokens[end - 1].type in DANGLING or deeper)
 
 
-def _opens_block(tokens: list[Token], begin: int, end: int) -> bool:
+def opens_block(tokens: list[Token], begin: int, end: int) -> bool:
     """Whether the statement is the head of a block without its brace."""
-    signs = {token.type for token in tokens[begin:end]}
-    return tokens[begin].text in BLOCKS and not signs & {"_EQ", "EQUAL", "_LBRACE"}
+    if tokens[begin].text not in BLOCKS:
+        return False
+    return not any(token.type in ("_EQ", "EQUAL", "_LBRACE") for token in tokens[begin:end])
 
 
 def looks_new(tokens: list[Token], index: int) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .diagnostics import Diagnostic, Label
 from .source import Source, Span
 
 TAB = 4
+LONGEST = 240
+"""Characters of a source line; of a longer one only the part around the mark is shown."""
+
 BOLD, RED, BLUE, RESET = "\x1b[1m", "\x1b[1;31m", "\x1b[1;34m", "\x1b[0m"
 
 
@@ -37,10 +40,9 @@ def render(source: Source, diagnostic: Diagnostic, colour: bool = False) -> str:
     for before, number in zip((None, *shown), shown, strict=False):
         if before is not None and number > before + 1:
             lines.append(paint(BLUE, "..."))
-        text = expand(source.line(number))
-        lines.append(f"{paint(BLUE, f'{number:>{width}} |')} {text}".rstrip())
-        here = [mark for mark in marks if mark.line == number]
-        for under in _underlines(here, paint):
+        text, here = _clip(source.line(number), [mark for mark in marks if mark.line == number])
+        lines.append(f"{paint(BLUE, f'{number:>{width}} |')} {expand(text)}".rstrip())
+        for under in _underlines([_measured(text, mark) for mark in here], paint):
             lines.append(f"{blank} {paint(BLUE, '|')} {under}")
     for kind, texts in (("note", diagnostic.notes), ("help", diagnostic.helps)):
         for text in texts:
@@ -107,7 +109,7 @@ def _width(char: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """A run of columns of one line to underline."""
+    """A run of characters of one line to underline."""
 
     line: int
     start: int
@@ -154,10 +156,26 @@ def _rest(source: Source, offset: int) -> int:
 
 def _mark(source: Source, number: int, span: Span, text: str, primary: bool) -> _Mark:
     _, column = source.position(span.start)
-    line = source.line(number)
-    start = columns(line[: column - 1])
-    length = columns(line[column - 1 : column - 1 + span.end - span.start])
-    return _Mark(number, start, start + max(1, length), printable(text).replace("\n", " "), primary)
+    return _Mark(number, column - 1, column - 1 + span.end - span.start, printable(text).replace("\n", " "), primary)
+
+
+def _clip(text: str, marks: list[_Mark]) -> tuple[str, list[_Mark]]:
+    """The part of a very long line around its first mark, and the marks moved with it."""
+    if len(text) <= LONGEST:
+        return text, marks
+    first = max(0, min(mark.start for mark in marks) - LONGEST // 4)
+    part = text[first : first + LONGEST]
+    head = "..." if first else ""
+    tail = "..." if first + LONGEST < len(text) else ""
+    shift, limit = first - len(head), len(head) + len(part)
+    moved = [replace(mark, start=min(mark.start - shift, limit), end=min(mark.end - shift, limit)) for mark in marks]
+    return head + part + tail, moved
+
+
+def _measured(text: str, mark: _Mark) -> _Mark:
+    """A mark in columns of the terminal instead of characters, at least one wide."""
+    start = columns(text[: mark.start])
+    return replace(mark, start=start, end=start + max(1, columns(text[mark.start : mark.end])))
 
 
 def _underlines(marks: list[_Mark], paint: _Paint) -> list[str]:

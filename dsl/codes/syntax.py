@@ -246,4 +246,11 @@ let y = b""",
         "let y = torch.exp(x)",
         "let y = exp(x)",
     ),
+    Code(
+        "E0125",
+        "the file is too long",
+        """A file of more than 100000 characters is no specification of a recurrence, and is not read.""",
+        "# any file of a megabyte",
+        "# some twenty lines",
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ..diagnostics import Diagnostic, Label
@@ -104,7 +105,8 @@ class Failure:
         span: Span | None = None,
     ) -> Diagnostic:
         """A message at the token, or at the end of the text before it if the token is a line's end."""
-        return Diagnostic(code, message, span or self.place, label, labels, notes, helps)
+        texts = [_shorten(text) for text in (message, label, *helps)]
+        return Diagnostic(code, texts[0], span or self.place, texts[1], labels, notes, tuple(texts[2:]))
 
     @property
     def place(self) -> Span:
@@ -114,9 +116,13 @@ class Failure:
         return self.token.span
 
 
+def _shorten(text: str) -> str:
+    """A message in which no word is longer than a line."""
+    return re.sub(r"\S{60,}", lambda word: word.group()[:40] + "...", text)
+
+
 def quoted(token: Token) -> str:
     """A token as it is named in a message."""
     if token.type == "_NEWLINE":
         return "the end of the line" if token.text != ";" else "`;`"
-    text = token.text if len(token.text) <= 40 else token.text[:37] + "..."
-    return f"`{text}`"
+    return f"`{token.text}`"

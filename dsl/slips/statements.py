@@ -51,7 +51,7 @@ def header(f: Failure) -> Diagnostic | None:
     if len(f.before) == 1:
         if f.token.type == "_NEWLINE":
             return f.error("E0105", "the recurrence has no name", "a name is missing here", help_)
-        return f.error("E0105", f"{quoted(f.token)} is not a name", "", help_)
+        return f.error("E0105", f"{quoted(f.token)} is not a name", "", "a name begins with a letter or `_`")
     if f.token.type == "MINUS":
         written = [token.text for token in _rest_of_line(f, f.begin + 1)]
         plain = "".join(written).replace("-", "_")
@@ -213,12 +213,16 @@ def axes(f: Failure) -> Diagnostic | None:
     """The brackets after a declared name."""
     previous, pending = f.previous, f.open
     if f.token.type == "LSQB" and previous is not None and previous.type == "RSQB" and not f.wants_operator:
-        return f.error("E0114", "all axes stand in one pair of brackets", "", "write `S[K, V]`")
+        return f.error("E0114", "all axes stand in one pair of brackets", "", "write `[K, V]`")
     if not pending or pending[-1].type != "LSQB" or f.wants_operator or f.wants_operand:
         return None
     if "_COMMA" in f.expected and "RSQB" in f.expected:
-        if f.token.type == "NAME":
-            return f.error("E0114", "a `,` stands between two axes", "", "write `S[K, V]`")
+        if f.token.type == "LSQB":
+            opener = pending[-1].span
+            return f.error("E0102", "`[` is never closed", "opened here", "add `]` where it ends", span=opener)
+        if f.token.type == "NAME" and previous is not None:
+            help_ = f"write `{previous.text}, {f.token.text}`"
+            return f.error("E0114", "a `,` stands between two axes", "", help_)
         return f.error("E0114", "an axis is a single name", "", "declare another size with `dims` or `const`")
     if not f.wants_name:
         return None
@@ -243,9 +247,8 @@ def property_or_comma(f: Failure) -> Diagnostic | None:
     last = f.following is not None and f.following.type not in ("_COMMA", "LSQB")
     if near is not None and last:
         return f.error("E0121", f"`{word}` is no property of `{f.keyword}`", "", f"did you mean `{near}`?")
-    assert f.previous is not None
-    return f.error("E0121", f"a `,` is missing before `{word}`", "", f"write `{FORMS.get(f.keyword, 'q, k = ...')}`",
-                   span=f.token.span)  # fmt: skip
+    helps = (f"write `{_joined(f.before)}, {word}`",) if len(f.before) <= 12 else ()
+    return f.error("E0121", f"a `,` is missing before `{word}`", "", *helps)
 
 
 def value_of_declaration(f: Failure) -> Diagnostic | None:
@@ -318,3 +321,15 @@ def too_many_blocks(brace: Token) -> Diagnostic:
     """The message for blocks inside blocks inside blocks."""
     help_ = "merge some of the `repeat` blocks"
     return Diagnostic("E0118", "blocks are nested too deeply", brace.span, "one block too many", helps=(help_,))
+
+
+def too_many_brackets(bracket: Token) -> Diagnostic:
+    """The message for brackets inside brackets inside brackets."""
+    help_ = "name parts of the expression with `let`"
+    return Diagnostic("E0118", "brackets are nested too deeply", bracket.span, "one too many", helps=(help_,))
+
+
+def too_long(length: int, limit: int) -> Diagnostic:
+    """The message for a text that is not read at all."""
+    message = f"the file has {length} characters, more than the {limit} that are read"
+    return Diagnostic("E0125", message, Span(0, 0), notes=("a recurrence has some twenty lines",))
