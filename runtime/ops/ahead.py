@@ -22,16 +22,8 @@ from ...compiler.codegen.triton import constants, strides
 from ...compiler.ir.program import Program
 from ...compiler.kernels import KernelOptions, compile_kernels
 from ...compiler.lower.kernel_ir import INTEGERS, Kernel
-
-TARGETS: dict[str, tuple[str, int | str, int]] = {
-    "sm_80": ("cuda", 80, 32),
-    "sm_90": ("cuda", 90, 32),
-    "sm_100": ("cuda", 100, 32),
-    "gfx942": ("hip", "gfx942", 64),
-}
-
-SHARED_LIMIT = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
-"""Bytes of shared memory that one program may have."""
+from ...compiler.targets import TARGETS, Target, warps
+from .launch import triton_version
 
 _MATRIX_UNIT = re.compile(r"\bmma\.sync|\bwgmma\.mma_async|\btcgen05\.mma|\bv_mfma_")
 
@@ -56,7 +48,7 @@ def measure(
     program: Program,
     sizes: Mapping[str, int],
     *,
-    targets: Iterable[str] = tuple(TARGETS),
+    targets: Iterable[str] = tuple(target.name for target in TARGETS),
     dtype: str = "bf16",
     precision: str = "tf32",
     heads: int = 8,
@@ -97,11 +89,12 @@ def _measure_here(request: Mapping[str, Any]) -> Iterator[Resources]:
         path.write_text(compiled.generated.text)
         module = load_module(path, f"recurra_ahead_{program.name}")
         for kernel in compiled.kernels:
-            for target in request["targets"]:
-                yield _compile(module, kernel, target, request)
+            for target in TARGETS:
+                if target.name in request["targets"]:
+                    yield _compile(module, kernel, target, request)
 
 
-def _compile(module: Any, kernel: Kernel, target: str, request: Mapping[str, Any]) -> Resources:
+def _compile(module: Any, kernel: Kernel, target: Target, request: Mapping[str, Any]) -> Resources:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -109,16 +102,17 @@ def _compile(module: Any, kernel: Kernel, target: str, request: Mapping[str, Any
     signature, attrs = _signature(kernel, request["dtype"])
     values = {name: request["heads"] for name in constants(kernel)}
     source = ASTSource(getattr(module, kernel.name), signature, values, attrs)
-    warps = kernel.layout.warps
-    built = triton.compile(source, target=GPUTarget(*TARGETS[target]), options={"num_warps": warps})
+    chosen = warps(kernel, target.architecture, triton_version())
+    gpu = GPUTarget(target.backend, target.architecture, target.warp)
+    built = triton.compile(source, target=gpu, options={"num_warps": chosen})
     registers, spills = _usage(built)
     code = built.asm.get("ptx") or built.asm["amdgcn"]
     return Resources(
         kernel.name,
-        target,
+        target.name,
         request["dtype"],
         request["precision"],
-        warps,
+        chosen,
         registers,
         spills,
         built.metadata.shared,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ...compiler.codegen.triton import constants
 from ...compiler.lower import kernel_ir
 from ...compiler.lower.kernel_ir import INTEGERS, Kernel
 from ...compiler.lower.layout import Layout
+from ...compiler.targets import warps
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,24 @@ def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: E
     device = args[0].device
     if device.type == "cuda":
         with torch.cuda.device(device):
-            getattr(module, kernel.name)[(programs,)](*args, **named, num_warps=layout.warps)
+            chosen = warps(kernel, architecture(device), triton_version())
+            getattr(module, kernel.name)[(programs,)](*args, **named, num_warps=chosen)
     else:
         getattr(module, kernel.name)[(programs,)](*args, **named)
+
+
+@cache
+def architecture(device: torch.device) -> int | str:
+    """The architecture of a GPU as Triton names it: 90, or ``gfx942``."""
+    properties = torch.cuda.get_device_properties(device)
+    name = getattr(properties, "gcnArchName", "") if torch.version.hip else ""
+    return name.split(":")[0] if name else properties.major * 10 + properties.minor
+
+
+@cache
+def triton_version() -> tuple[int, int]:
+    """Major and minor version of the installed Triton."""
+    import triton
+
+    major, minor = triton.__version__.split(".")[:2]
+    return int(major), int(minor)

@@ -1,0 +1,55 @@
+"""What is known of GPUs: limits, and launch parameters that compilers get wrong there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .lower.kernel_ir import Kernel
+
+
+@dataclass(frozen=True)
+class Target:
+    """A GPU architecture: Triton's backend, architecture and warp size, and the bytes of shared memory
+    that one program may have."""
+
+    name: str
+    backend: str
+    architecture: int | str
+    warp: int
+    shared: int
+
+
+TARGETS: tuple[Target, ...] = (
+    Target("sm_80", "cuda", 80, 32, 163 << 10),
+    Target("sm_90", "cuda", 90, 32, 227 << 10),
+    Target("sm_100", "cuda", 100, 32, 227 << 10),
+    Target("gfx942", "hip", "gfx942", 64, 64 << 10),
+)
+
+
+@dataclass(frozen=True)
+class Forbidden:
+    """A number of warps that gives wrong results: for kernels of a kind (``dot``: a matrix product in the
+    loop over steps), on one architecture, with Triton before a version; ``instead`` is used."""
+
+    architecture: int | str
+    before: tuple[int, int]
+    kind: str
+    warps: int
+    instead: int
+
+
+FORBIDDEN: tuple[Forbidden, ...] = (Forbidden(100, (3, 8), "dot", 4, 8),)
+
+
+def warps(kernel: Kernel, architecture: int | str, triton: tuple[int, int]) -> int:
+    """The number of warps for a kernel: what its layout asks for, unless that is known to go wrong."""
+    wanted = kernel.layout.warps
+    if isinstance(architecture, str):
+        wanted = max(1, wanted // 2)  # AMD's have 64 threads: as many threads, and twice the registers for each
+    dots = any(statement.op == "dot" for statement in kernel.sections["step"])
+    for rule in FORBIDDEN:
+        applies = rule.architecture == architecture and triton < rule.before and (dots or rule.kind != "dot")
+        if applies and rule.warps == wanted:
+            return rule.instead
+    return wanted
