@@ -17,6 +17,8 @@ from .errors import BackendError
 
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
+_HAS_TRITON = find_spec("triton") is not None  # not imported: whether it interprets is decided before that
+
 
 @dataclass(frozen=True)
 class Task:
@@ -35,17 +37,18 @@ class Backend:
 
     ``refuses`` gives the reason why it cannot take a task, or None; ``avoid`` why ``auto`` leaves it
     to others though it could. ``run(program, sizes, inputs, params, initial, *, steps, reverse)`` gives
-    outputs and final states in declaration order.
+    outputs and final states in declaration order; where ``strategies`` it also takes ``strategy``.
     """
 
     name: str
     refuses: Callable[[Task], str | None]
     avoid: Callable[[Task], str | None]
     run: Callable[..., Result]
+    strategies: bool
 
 
 def _triton_refuses(task: Task) -> str | None:
-    if find_spec("triton") is None:  # not imported: whether it interprets is decided before that
+    if not _HAS_TRITON:
         return "Triton is not installed (it exists for Linux)"
     from .ops import triton_backend
 
@@ -69,8 +72,8 @@ def _never(task: Task) -> str | None:
 
 
 BACKENDS: tuple[Backend, ...] = (
-    Backend("triton", _triton_refuses, _triton_avoid, _triton_run),
-    Backend("reference", _never, _never, reference.run),
+    Backend("triton", _triton_refuses, _triton_avoid, _triton_run, strategies=True),
+    Backend("reference", _never, _never, reference.run, strategies=False),
 )
 
 

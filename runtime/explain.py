@@ -12,6 +12,7 @@ import torch
 
 from ..compiler.analysis.independence import independent_axes
 from ..compiler.ir.program import Program
+from ..compiler.kernels import Compiled, KernelOptions, compile_kernels
 from .backends import Task, choose
 
 if TYPE_CHECKING:
@@ -70,10 +71,11 @@ def generated_source(recurrence: Recurrence, backend: str, sizes: Mapping[str, i
     """The generated code of a backend; ValueError for one that generates none."""
     if backend != "triton":
         raise ValueError(f"backend {backend!r} generates no code; there is: triton")
-    from ..compiler.kernels import KernelOptions, compile_recurrent
+    return _kernels(recurrence.program, complete_sizes(recurrence, sizes)).generated.text
 
-    compiled = compile_recurrent(recurrence.program, complete_sizes(recurrence, sizes), KernelOptions())
-    return compiled.generated.text
+
+def _kernels(program: Program, sizes: Mapping[str, int]) -> Compiled:
+    return compile_kernels(program, sizes, KernelOptions())
 
 
 def _declared(program: Program) -> dict[str, Any]:
@@ -95,13 +97,10 @@ def _facts(recurrence: Recurrence) -> dict[str, Any]:
     return {"independent axes": list(axes)}
 
 
-def _strategies(program: Program, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
-    from ..compiler.lower.split import split
-    from ..compiler.strategies import recurrent
-
-    core = split(program).core
-    verdict = recurrent.verdict(core, recurrent.layout(core, sizes))
-    return [{"name": verdict.strategy, "applies": verdict.applies, "reason": verdict.reason}]
+def _strategies(program: Program, sizes: Mapping[str, int]) -> dict[str, Any]:
+    compiled = _kernels(program, sizes)
+    verdicts = [{"name": v.strategy, "applies": v.applies, "reason": v.reason} for v in compiled.verdicts]
+    return {"taken": compiled.strategy, "verdicts": verdicts}
 
 
 def _backend(program: Program, sizes: Mapping[str, int], device: torch.device) -> dict[str, Any]:
@@ -125,9 +124,10 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
     lines.append(
         "  strategies" + f" (at {', '.join(f'{n}={s}' for n, s in data['sizes'].items())})" * bool(data["sizes"])
     )
-    for strategy in data["strategies"]:
-        verb = "applies" if strategy["applies"] else "refuses"
-        lines.append(f"    {strategy['name']} {verb}: {strategy['reason']}")
+    for verdict in data["strategies"]["verdicts"]:
+        verb = "applies" if verdict["applies"] else "refuses"
+        mark = "*" if verdict["name"] == data["strategies"]["taken"] else " "
+        lines.append(f"  {mark} {verdict['name']} {verb}: {verdict['reason']}")
     backend = data["backend"]
     lines.append(f"  backend on {backend['device']}: auto picks {backend['auto']}")
     lines += [f"    not {name}: {reason}" for name, reason in backend["refused"].items()]

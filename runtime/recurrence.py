@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -145,7 +145,8 @@ class Recurrence:
                 start as the spec says.
             reverse: run from the last step to the first; the final state is that after step 0.
             backend: ``auto``, ``triton`` or ``reference``.
-            strategy: ``auto``, ``recurrent`` or ``stepwise``.
+            strategy: ``auto``, ``recurrent`` or ``stepwise``: how kernels are generated. The reference
+                generates none and takes any.
             steps: how many, for a recurrence without inputs and for no other.
             check: look for NaN, Inf and broken promises in the data; None: as
                 :func:`recurra.check_inputs` says.
@@ -236,11 +237,14 @@ class Recurrence:
 
     # ------------------------------------------------------------ looking at it
 
-    def symbolic(self, steps: int = 1, **sizes: int) -> Trajectory:
-        """The exact SymPy states and outputs of the first steps, at small sizes (see ``Trajectory``)."""
+    def symbolic(self, steps: int = 1, *, initial: Iterable[str] = (), **sizes: int) -> Trajectory:
+        """The exact SymPy states and outputs of the first steps, at small sizes (see ``Trajectory``).
+
+        States named in ``initial`` start as symbols, the others as the spec says.
+        """
         from ..compiler.analysis.symbolic import trajectory  # late: SymPy takes a quarter of a second
 
-        return trajectory(self._program, steps, self.bind_sizes(sizes))
+        return trajectory(self._program, steps, self.bind_sizes(sizes), initial=initial)
 
     def explain(self, device: torch.device | str | None = None, /, **sizes: int) -> Explanation:
         """What the compiler found out and decided: prints as text, ``.data`` is plain JSON data.
@@ -330,6 +334,7 @@ class Recurrence:
             {s.name: tensor for s, tensor in starts if tensor is not None},
             steps=bound.steps,
             reverse=reverse,
+            **({"strategy": strategy} if choice.backend.strategies else {}),
         )
 
     def _choose(

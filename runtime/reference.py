@@ -232,7 +232,7 @@ def run(
     """
     batch, heads = extent(inputs, params, initial)
     given = (*inputs.values(), *params.values(), *initial.values())
-    wide = any(tensor.dtype == torch.float64 for tensor in given) or not given
+    wide = any(tensor.dtype == torch.float64 for tensor in given) or len(given) == 0
     like = torch.empty((), dtype=torch.float64 if wide else torch.float32, device=given[0].device if given else None)
     leaves: dict[tuple[str, str], Tensor] = {}
     for name, tensor in inputs.items():

@@ -1,4 +1,4 @@
-"""What all tests share: a private cache, one thread per worker, and goldens."""
+"""What all tests share: a private cache, one thread per worker, interpreted kernels, and goldens."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if not any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/kfd")):
+    # Without a GPU kernels are interpreted. Triton must know before torch.compile imports it.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 settings.register_profile("recurra", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("recurra")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--update-golden", action="store_true", help="write goldens instead of comparing with them"
-    )
+    parser.addoption("--update-golden", action="store_true", help="write goldens instead of comparing with them")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -39,8 +39,7 @@ def new(
     as_json: specs.AsJson = False,
 ) -> None:
     """Write a commented starter specification; an existing file is never overwritten."""
-    path = Path(name)
-    path = path if path.suffix == ".rec" else path.with_name(path.name + ".rec")
+    path = Path(name if name.endswith(".rec") else f"{name}.rec")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", path.stem):
         raise typer.BadParameter(f"{path.stem!r} is no name: use letters, digits and _", param_hint="NAME")
     text = _from_zoo(template, path.stem) if template else STARTER.format(name=path.stem)

@@ -10,7 +10,7 @@ from . import specs
 
 
 def show(
-    stage: Annotated[str, typer.Argument(help="tree, typed, core, adjoint, plan, kernels, source or latex.")],
+    stage: Annotated[str, typer.Argument(help="tree, latex, typed, core, adjoint, kernels or source.")],
     file: Annotated[str, typer.Argument(help="A .rec file; - is standard input.")],
     size: specs.Sizes = None,
     const: specs.Consts = None,

@@ -249,7 +249,7 @@ def test_explain_a_recurrence() -> None:
     assert text.startswith("fading\n") and "K=32, V=64" in text
     assert "recurrent applies" in text and "auto picks" in text
     found = data("explain", "good.rec", "--size", "K=32")
-    assert found["sizes"] == {"K": 32, "V": 64} and found["strategies"][0]["applies"] is True
+    assert found["sizes"] == {"K": 32, "V": 64} and found["strategies"]["taken"] == "recurrent"
     assert call("explain", "five.rec", code=1).stdout.count("error[E") == 5
     assert "No such file" in call("explain", "gone.rec", code=1).stderr
     assert "no dimension" in call("explain", "good.rec", "--size", "Q=3", code=1).stderr
@@ -266,3 +266,42 @@ def test_doctor_reports_a_cache_that_cannot_be_written(here: Path, monkeypatch: 
     (here / "file").write_text("")
     monkeypatch.setenv("RECURRA_CACHE", str(here / "file"))
     assert "set RECURRA_CACHE" in call("doctor", code=1).stdout
+
+
+@pytest.mark.parametrize(
+    ("stage", "shown"),
+    [
+        ("tree", "(transition"),
+        ("latex", r"S_{t} &= \alpha_{t} \odot S_{t-1}"),
+        ("typed", "S' = %"),
+        ("core", "state S [K, V]"),
+        ("adjoint", "d state S = %"),
+        ("kernels", "kernel "),
+        ("source", "@triton.jit"),
+    ],
+)
+def test_show_every_stage(stage: str, shown: str) -> None:
+    text = call("show", stage, "good.rec", "--size", "V=16").stdout
+    assert shown in text
+    assert data("show", stage, "good.rec", "--size", "V=16") == {
+        "stage": stage,
+        "text": text.rstrip("\n"),
+        "errors": [],
+    }
+
+
+def test_show_knows_its_stages() -> None:
+    from recurra.compiler.stages import STAGES
+
+    for stage in STAGES:
+        assert stage in call("show", "--help").stdout
+    assert "did you mean typed?" in call("show", "tpyed", "good.rec", code=2).stderr
+    assert call("show", "typed", "five.rec", code=1).stdout.count("error[E") == 5
+
+
+def test_verify_compares_all_backends(here: Path) -> None:
+    text = call("verify", "good.rec").stdout
+    assert "fading" in text and text.endswith("1 recurrence verified\n")
+    found = data("verify", "good.rec")
+    assert len(found["reports"]) == 1 and found["errors"] == []
+    call("verify", "five.rec", code=1)

@@ -110,7 +110,7 @@ def test_steps_are_the_whole(rec: Recurrence) -> None:
 
 
 def test_a_step_wants_no_time_axis(rec: Recurrence) -> None:
-    with pytest.raises(CallError, match="`q` needs 3 axes and has 4 .*one step without a time axis"):
+    with pytest.raises(CallError, match=r"`q` needs 3 axes and has 4 .*one step without a time axis"):
         rec.step(None, **tensors())
 
 
@@ -192,19 +192,36 @@ def test_input_checks(rec: Recurrence) -> None:
 
 
 def test_errors_name_the_spec(rec: Recurrence) -> None:
-    with pytest.raises(CallError, match="^demo: `v` is missing"):
+    with pytest.raises(CallError, match=r"^demo: `v` is missing"):
         rec({n: t for n, t in tensors().items() if n != "v"})
     with pytest.raises(ValueError, match="no backend 'tritn'; did you mean 'triton'"):
         rec(**tensors(), backend="tritn")
     with pytest.raises(ValueError, match="no strategy 'chunky'"):
         rec(**tensors(), strategy="chunky")
-    with pytest.raises(BackendError, match="demo: backend 'triton' cannot run this: .*float64"):
+    with pytest.raises(BackendError, match=r"demo: backend 'triton' cannot run this: .*float64"):
         rec(**tensors(), backend="triton")
 
 
 def test_compiles_whole(rec: Recurrence) -> None:
     given = {n: t.float() for n, t in tensors(T=3).items()}
     compiled = torch.compile(lambda **t: rec(**t).o, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(**given), rec(**given).o)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "recurrent", "stepwise"])
+def test_generated_kernels_are_the_loop(rec: Recurrence, strategy: str) -> None:
+    given = {n: t.float() for n, t in tensors(K=4, V=8, T=3).items()}
+    result, final = rec(**given, backend="triton", strategy=strategy, return_state=True)
+    expected, end = rec(**given, backend="reference", return_state=True)
+    torch.testing.assert_close(result.o, expected.o, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(final["S"], end["S"], rtol=1e-5, atol=1e-5)
+
+
+def test_generated_kernels_compile_whole(rec: Recurrence) -> None:
+    given = {n: t.float() for n, t in tensors(K=4, V=8, T=3).items()}
+    compiled = torch.compile(
+        lambda **t: rec(**t, backend="triton").o, fullgraph=True, dynamic=True, backend="aot_eager"
+    )
     torch.testing.assert_close(compiled(**given), rec(**given).o)
 
 
@@ -265,7 +282,7 @@ def test_shows_its_source(rec: Recurrence) -> None:
 
 
 def test_exact_trajectory() -> None:
-    trajectory = recurra.load(FREE).symbolic(steps=1, D=1)
+    trajectory = recurra.load(FREE).symbolic(steps=1, initial=["h"], D=1)
     assert str(trajectory.outputs["h_out"][0][(0,)]) == "tanh(U_0_0*h_0)"
 
 
@@ -286,7 +303,7 @@ def test_loads_files_and_refuses_what_is_none(tmp_path: Path) -> None:
     path = tmp_path / "demo.rec"
     path.write_text(DELTA)
     assert recurra.load(path) == recurra.load(str(path)) == recurra.load(DELTA)
-    with pytest.raises(FileNotFoundError, match="gone.rec"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.rec"):
         recurra.load(tmp_path / "gone.rec")
     with pytest.raises(IsADirectoryError):
         recurra.load(tmp_path)

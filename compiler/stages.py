@@ -1,0 +1,108 @@
+"""What every stage made of a recurrence, as text: what `recurra show STAGE` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..dsl.dump import dump
+from ..dsl.latex import latex
+from ..dsl.source import Source
+from .ir.program import Program, live, show_body
+from .ir.types import show_axes
+from .kernels import Compiled as Kernels
+from .kernels import KernelOptions, compile_kernels
+from .lower.kernel_ir import Kernel, Ref, Statement
+from .options import Options
+from .pipeline import Compiled, compile_source
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A recurrence that is being looked at; nothing is compiled before it is asked for."""
+
+    source: Source
+    consts: Mapping[str, int]
+    sizes: Mapping[str, int]
+
+    @cached_property
+    def front(self) -> Compiled:
+        return compile_source(self.source, Options(consts=tuple(self.consts.items())))
+
+    @cached_property
+    def kernels(self) -> Kernels:
+        program = self.front.program
+        sizes = {dim.name: 64 for dim in program.dims} | dict(self.sizes)
+        sizes |= {dim.name: sizes[dim.alias] for dim in program.dims if dim.alias is not None}
+        return compile_kernels(program, sizes, KernelOptions())
+
+
+def _typed(subject: Subject) -> str:
+    return show_program(subject.front.program)
+
+
+def _core(subject: Subject) -> str:
+    return show_program(subject.kernels.split.core)
+
+
+def _adjoint(subject: Subject) -> str:
+    step = subject.kernels.adjoint
+    groups = (("input", step.inputs), ("param", step.params), ("state", step.states))
+    found = [(kind, name, value) for kind, items in groups for name, value in items if value is not None]
+    lines = [show_body(step.body, live(step.body, (value for _, _, value in found)))]
+    return "\n".join([*lines, *(f"d {kind} {name} = %{value}" for kind, name, value in found)])
+
+
+def _kernels(subject: Subject) -> str:
+    return "\n\n".join("\n".join(_kernel_lines(kernel)) for kernel in subject.kernels.kernels)
+
+
+STAGES: dict[str, tuple[str, Callable[[Subject], str]]] = {
+    "tree": ("the syntax tree", lambda subject: dump(subject.front.tree)),
+    "latex": ("the equations", lambda subject: latex(subject.front.tree)),
+    "typed": ("the typed step", _typed),
+    "core": ("what is left for kernels that walk the steps", _core),
+    "adjoint": ("the step's reverse pass", _adjoint),
+    "kernels": ("straight-line code on tiles", _kernels),
+    "source": ("the generated module", lambda subject: subject.kernels.generated.text),
+}
+"""Every stage by name, in the compiler's order."""
+
+
+def show_stage(stage: str, source: Source, consts: Mapping[str, int], sizes: Mapping[str, int]) -> str:
+    """The text of one stage at these sizes (64 for those that are not given); SpecError as compiling."""
+    return STAGES[stage][1](Subject(source, consts, sizes))
+
+
+def show_program(program: Program) -> str:
+    """Declarations, then the body one value a line, then what the step results in."""
+    lines = [f"recurrence {program.name}"]
+    for kind, items in (("state", program.states), ("input", program.inputs), ("param", program.params)):
+        lines += [f"{kind} {item.name} {show_axes(item.axes)}" for item in items]
+    starts = [state.start for state in program.states]
+    lines.append(show_body(program.body, live(program.body, (*starts, *program.roots()))))
+    lines += [f"{state.name}' = %{state.next} from %{state.start}" for state in program.states]
+    lines += [f"{output.name} = %{output.value}" for output in program.outputs]
+    return "\n".join(lines)
+
+
+def _kernel_lines(kernel: Kernel) -> Iterator[str]:
+    yield f"kernel {kernel.name} ({kernel.template})"
+    for tensor in kernel.tensors:
+        yield f"  {tensor.place} {tensor.name} {show_axes(tensor.axes)}"
+    for section, statements in kernel.sections.items():
+        if statements:
+            yield f"  {section}:"
+            yield from (f"    {_statement(statement)}" for statement in statements)
+
+
+def _statement(statement: Statement) -> str:
+    sides = "".join(f"[{', '.join(label.name for label in statement.labels)}]") if statement.labels else ""
+    words = [statement.op, *(_operand(arg) for arg in statement.args)]
+    words += [str(getattr(attr, "name", attr)) for attr in statement.attrs if not isinstance(attr, tuple)]
+    return f"{statement.target}{sides} = {' '.join(words)}" if statement.target else " ".join(words)
+
+
+def _operand(ref: Ref) -> str:
+    return ref.name or f"{ref.number:g}"
