@@ -124,7 +124,7 @@ def _piecewise() -> Any:
     import sympy as sp
     from sympy.functions.elementary.piecewise import ExprCondPair
 
-    class Piecewise(sp.Piecewise):  # type: ignore[misc]
+    class Piecewise(sp.Piecewise):
         def __new__(cls, *branches: tuple[Any, Any], **_: Any) -> Any:
             pairs = []
             for value, condition in branches:
