@@ -23,7 +23,7 @@ from rich.syntax import Syntax
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = Path("examples/zoo/gated_delta_net.rec")
-LANGUAGE_STEPS, PARITY_STEPS = 600, 200
+LANGUAGE_STEPS, PARITY_STEPS = 600, 500
 
 console = Console()
 

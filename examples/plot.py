@@ -47,38 +47,30 @@ def draw_loss(axes: Axes, text: Text, run: LanguageRun) -> None:
     steps = len(run.curve)
     axes.set_title("gated_delta_net reads the standard library")
     axes.plot(range(1, steps + 1), run.curve, color=BLUE)
-    for height, label in ((text.unigram, "byte frequencies alone"), (text.zlib, "zlib -9")):
+    for height, label, above in ((text.unigram, "byte frequencies alone", 4), (text.zlib, "zlib -9", -14)):
         axes.axhline(height, color=MUTED, linewidth=1, linestyle="--")
-        axes.annotate(label, (steps, height), (0, 3), textcoords="offset points", ha="right", color=MUTED)
+        axes.annotate(label, (steps, height), (0, above), textcoords="offset points", ha="right", color=MUTED)
     axes.plot([steps], [run.held_out], "o", color=BLUE)
     axes.annotate(
         f"held-out text: {run.held_out:.2f}",
         (steps, run.held_out),
-        (-6, -16),
+        (0, 12),
         textcoords="offset points",
         ha="right",
         color=BLUE,
+        fontweight="bold",
     )
-    axes.set(xlabel="training step", ylabel="bits per byte", ylim=(0, 8.2), xlim=(0, steps * 1.02))
+    axes.set(xlabel="training step", ylabel="bits per byte", ylim=(0, max(run.curve) + 0.2), xlim=(0, steps * 1.02))
 
 
 def draw_learning(axes: Axes, parity: dict[str, ParityRun]) -> None:
     axes.set_title(f"Learning parity of {TRAINED_ON} bits")
     for (name, run), color in zip(parity.items(), (ORANGE, BLUE), strict=True):
         axes.plot(range(1, len(run.curve) + 1), run.curve, color=color)
-        up = run.curve[-1] > 0.75
-        axes.annotate(
-            name,
-            (len(run.curve), run.curve[-1]),
-            (0, -8 if up else 22),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            color=color,
-            fontweight="bold",
-        )
+        at = 0.97 if run.curve[-1] > 0.75 else 0.57
+        axes.annotate(name, (len(run.curve), at), ha="right", va="center", color=color, fontweight="bold")
     axes.axhline(0.5, color=MUTED, linewidth=1, linestyle="--")
-    axes.annotate("guessing", (0, 0.5), (4, -12), textcoords="offset points", color=MUTED)
+    axes.annotate("guessing", (0, 0.5), (4, -32), textcoords="offset points", color=MUTED)
     axes.set(xlabel="training step", ylabel="right in the second half", ylim=(0.4, 1.03), xlim=(0, None))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 

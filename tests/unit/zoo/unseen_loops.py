@@ -30,7 +30,7 @@ def coupled_memories(x, p, s):
 def slot_memory(x, p, s):
     read = torch.softmax(col(s.slots, col(p.Q, s.h)) + p.bias, -1)
     h = tanh(x.x + col(p.U, s.h) + row(read, s.slots))
-    write = x.e[..., None] * torch.softmax(scaled(col(s.slots, h)) - p.bias, -1)
+    write = x.e[..., None] * torch.softmax(col(s.slots, scaled(h)) - p.bias, -1)
     slots = (1 - write[..., None]) * s.slots + outer(write, col(p.P, h))
     return {"h": h, "slots": slots}, {"o": h}
 
