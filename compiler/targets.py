@@ -42,6 +42,15 @@ class Forbidden:
 FORBIDDEN: tuple[Forbidden, ...] = (Forbidden(100, (3, 8), "dot", 4, 8),)
 
 
+def register_limit(warps: int) -> int:
+    """The most registers a thread of an NVIDIA GPU can have with so many warps.
+
+    Left alone, NVIDIA's assembler sometimes spills a value or two to run more programs at once; with this
+    limit it spills only what does not fit.
+    """
+    return min(255, 65536 // (32 * warps) // 8 * 8)
+
+
 def warps(kernel: Kernel, architecture: int | str, triton: tuple[int, int]) -> int:
     """The number of warps for a kernel: what its layout asks for, unless that is known to go wrong."""
     wanted = kernel.layout.warps

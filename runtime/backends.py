@@ -50,12 +50,21 @@ class Backend:
 def _triton_refuses(task: Task) -> str | None:
     if not _HAS_TRITON:
         return "Triton is not installed (it exists for Linux)"
+    from .ops import interpreter
+
+    # importing the backend imports Triton (through torch.compiler), which decides at once whether to interpret
+    reason = interpreter.prepare()
+    if reason is not None and task.device.type != "cuda":
+        return reason
     from .ops import triton_backend
 
-    return triton_backend.refuses(task.program, task.sizes, task.dtype, task.device)
+    return triton_backend.refuses(task.program, task.dtype)
 
 
 def _triton_run(*args: Any, **kwargs: Any) -> Result:
+    from .ops import interpreter
+
+    interpreter.prepare()
     from .ops import triton_backend
 
     return triton_backend.run(*args, **kwargs)

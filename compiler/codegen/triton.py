@@ -36,7 +36,19 @@ def blocks(kernel: Kernel) -> dict[str, list[Line]]:
     printed["checkpoint"] = printed.get("checkpoint", []) + moves
     for section in ("invariant", "initial", "step", "final"):
         printed.setdefault(section, [])
+    late = _written_last(kernel)
+    printed["final"] = [*(Line(_pointer(kernel, t)) for t in kernel.tensors if t.name in late), *printed["final"]]
     return printed
+
+
+def _written_last(kernel: Kernel) -> set[str]:
+    """Tensors that only the final section touches: their addresses take no registers during the loop."""
+    touched = {
+        section: {s.attrs[0].name for s in statements if s.op in ("load", "store")}
+        for section, statements in kernel.sections.items()
+    }
+    others = {name for section, names in touched.items() if section != "final" for name in names}
+    return touched.get("final", set()) - others
 
 
 # ---------------------------------------------------------------- signature and addresses
@@ -86,8 +98,8 @@ def _place(kernel: Kernel) -> Iterator[str]:
         yield from _offsets(layout, name)
     if any(tensor.place == "step" for tensor in kernel.tensors):
         yield f"t = {_FIRST_STEP[kernel.template].format(**kernel.facts)}"
-    for tensor in kernel.tensors:
-        yield f"p_{tensor.name} = {tensor.name}_ptr + {_base(kernel, tensor)}"
+    late = _written_last(kernel)
+    yield from (_pointer(kernel, tensor) for tensor in kernel.tensors if tensor.name not in late)
 
 
 _FIRST_STEP = {
@@ -121,6 +133,10 @@ def _offsets(layout: Layout, name: str) -> Iterator[str]:
 
 def _numel(layout: Layout, tensor: Tensor) -> int:
     return math.prod(layout.sizes[axis.name] for axis in tensor.axes)
+
+
+def _pointer(kernel: Kernel, tensor: Tensor) -> str:
+    return f"p_{tensor.name} = {tensor.name}_ptr + {_base(kernel, tensor)}"
 
 
 def _base(kernel: Kernel, tensor: Tensor) -> str:

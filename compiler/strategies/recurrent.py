@@ -44,7 +44,8 @@ def layout(program: Program, sizes: Mapping[str, int], tiles: Mapping[str, int] 
     blocks |= dict(tiles or {})
     tiled = tuple(name for name in order if name in blocks and blocks[name] < axis_sizes[name])
     elements = max((_elements(state.axes, blocks) * rows for state in program.states), default=1)
-    return Layout(axis_sizes, blocks, tiled, rows, order, warps=_warps(elements))
+    weights = sum(_elements(param.axes, blocks) for param in program.params if len(param.axes) >= 2)
+    return Layout(axis_sizes, blocks, tiled, rows, order, warps=_warps(max(elements, weights // 4)))
 
 
 def verdict(program: Program, layout: Layout) -> Verdict:
@@ -123,5 +124,5 @@ def _shared_block(program: Program, blocks: Mapping[str, int], name: str, rows: 
 
 
 def _warps(elements: int) -> int:
-    """Warps for a state tile: about 16 elements a thread, at most 8 warps."""
+    """Warps for a tile: about 16 elements a thread, at most 8 warps."""
     return max(1, min(8, power_of_two(max(1, elements // 512))))

@@ -22,7 +22,7 @@ from ...compiler.codegen.triton import constants, strides
 from ...compiler.ir.program import Program
 from ...compiler.kernels import KernelOptions, compile_kernels
 from ...compiler.lower.kernel_ir import INTEGERS, Kernel
-from ...compiler.targets import TARGETS, Target, warps
+from ...compiler.targets import TARGETS, Target, register_limit, warps
 from .launch import triton_version
 
 _MATRIX_UNIT = re.compile(r"\bmma\.sync|\bwgmma\.mma_async|\btcgen05\.mma|\bv_mfma_")
@@ -104,8 +104,12 @@ def _compile(module: Any, kernel: Kernel, target: Target, request: Mapping[str, 
     source = ASTSource(getattr(module, kernel.name), signature, values, attrs)
     chosen = warps(kernel, target.architecture, triton_version())
     gpu = GPUTarget(target.backend, target.architecture, target.warp)
-    built = triton.compile(source, target=gpu, options={"num_warps": chosen})
+    options = {"num_warps": chosen}
+    built = triton.compile(source, target=gpu, options=options)
     registers, spills = _usage(built)
+    if spills and target.backend == "cuda":  # as the launcher does
+        built = triton.compile(source, target=gpu, options={**options, "maxnreg": register_limit(chosen)})
+        registers, spills = _usage(built)
     code = built.asm.get("ptx") or built.asm["amdgcn"]
     return Resources(
         kernel.name,

@@ -15,7 +15,7 @@ from ...compiler.codegen.triton import constants
 from ...compiler.lower import kernel_ir
 from ...compiler.lower.kernel_ir import INTEGERS, Kernel
 from ...compiler.lower.layout import Layout
-from ...compiler.targets import warps
+from ...compiler.targets import register_limit, warps
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,26 @@ def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: E
     device = args[0].device
     if device.type == "cuda":
         with torch.cuda.device(device):
-            chosen = warps(kernel, architecture(device), triton_version())
-            getattr(module, kernel.name)[(programs,)](*args, **named, num_warps=chosen)
+            _launch_on_device(module, kernel, programs, args, named, device)
     else:
         getattr(module, kernel.name)[(programs,)](*args, **named)
+
+
+_SPILLING: set[tuple[str, str, tuple[int, ...], torch.device]] = set()
+"""Kernels that spilled when the assembler was left alone: by module, kernel, numbers of heads and device."""
+
+
+def _launch_on_device(
+    module: Any, kernel: Kernel, programs: int, args: list[Any], named: dict[str, int], device: torch.device
+) -> None:
+    chosen = warps(kernel, architecture(device), triton_version())
+    options: dict[str, Any] = {"num_warps": chosen}
+    key = (module.__name__, kernel.name, tuple(named.values()), device)
+    if key in _SPILLING:
+        options["maxnreg"] = register_limit(chosen)
+    built = getattr(module, kernel.name)[(programs,)](*args, **named, **options)
+    if not torch.version.hip and getattr(built, "n_spills", 0):
+        _SPILLING.add(key)
 
 
 @cache

@@ -16,7 +16,6 @@ from .. import reference
 from ..store.cache import Store, fingerprint
 from ..store.loader import load_module
 from .fused import Fused
-from .interpreter import prepare
 from .operators import apply, register
 from .stepped import Stepped
 
@@ -36,11 +35,8 @@ _KERNELS: dict[str, Kernels] = {}
 _LOCK = threading.RLock()
 
 
-def refuses(program: Program, sizes: Mapping[str, int], dtype: torch.dtype, device: torch.device) -> str | None:
+def refuses(program: Program, dtype: torch.dtype) -> str | None:
     """Why Triton cannot run this, or None."""
-    reason = prepare()
-    if reason is not None and device.type != "cuda":
-        return reason
     if dtype == torch.float64:
         return "kernels compute in float32: float64 runs on the reference"
     if not program.states:
