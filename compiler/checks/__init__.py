@@ -1,0 +1,8 @@
+"""What a well-typed recurrence can still get wrong."""
+
+from __future__ import annotations
+
+from .layer import check_layer
+from .ranges import check_ranges
+
+__all__ = ["check_layer", "check_ranges"]
