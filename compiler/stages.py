@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..dsl.dump import dump
 from ..dsl.latex import latex
 from ..dsl.source import Source
 from .ir.program import Program, live, show_body
@@ -15,6 +14,7 @@ from .kernels import Compiled as Kernels
 from .kernels import KernelOptions, compile_kernels
 from .lower.kernel_ir import Kernel, Ref, Statement
 from .options import Options
+from .pipeline import STAGES as FRONT
 from .pipeline import Compiled, compile_source
 
 
@@ -38,8 +38,8 @@ class Subject:
         return compile_kernels(program, sizes, KernelOptions())
 
 
-def _typed(subject: Subject) -> str:
-    return show_program(subject.front.program)
+def _front(name: str) -> Callable[[Subject], str]:
+    return lambda subject: str(subject.front.stages[name])
 
 
 def _core(subject: Subject) -> str:
@@ -59,15 +59,14 @@ def _kernels(subject: Subject) -> str:
 
 
 STAGES: dict[str, tuple[str, Callable[[Subject], str]]] = {
-    "tree": ("the syntax tree", lambda subject: dump(subject.front.tree)),
+    **{stage.name: (stage.what, _front(stage.name)) for stage in FRONT},
     "latex": ("the equations", lambda subject: latex(subject.front.tree)),
-    "typed": ("the typed step", _typed),
     "core": ("what is left for kernels that walk the steps", _core),
     "adjoint": ("the step's reverse pass", _adjoint),
     "kernels": ("straight-line code on tiles", _kernels),
     "source": ("the generated module", lambda subject: subject.kernels.generated.text),
 }
-"""Every stage by name, in the compiler's order."""
+"""Every stage by name, in the compiler's order, with what it makes."""
 
 
 def show_stage(stage: str, source: Source, consts: Mapping[str, int], sizes: Mapping[str, int]) -> str:

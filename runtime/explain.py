@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..compiler.analysis.independence import independent_axes
-from ..compiler.ir.program import Program
+from ..compiler.analysis.structure import TransitionFacts
+from ..compiler.ir.program import Gate, Program
 from ..compiler.kernels import Compiled, KernelOptions, compile_kernels
 from .backends import Task, choose
 
@@ -53,7 +54,8 @@ def explain(recurrence: Recurrence, device: torch.device | str | None, sizes: Ma
                 for kind, items in _declared(program).items()
             },
             "gates": [_gate(recurrence, gate) for gate in program.gates],
-            "facts": _facts(recurrence),
+            "transitions": [_transition(facts) for facts in recurrence.compiled.facts],
+            "independent": list(independent_axes(program)),
             "strategies": _strategies(program, bound),
             "backend": _backend(program, bound, where),
         }
@@ -87,14 +89,26 @@ def _declared(program: Program) -> dict[str, Any]:
     }
 
 
-def _gate(recurrence: Recurrence, gate: Any) -> dict[str, Any]:
+def _gate(recurrence: Recurrence, gate: Gate) -> dict[str, Any]:
     axes = [axis.name for axis in recurrence.program.body[gate.value].axes]
-    return {"name": gate.name, "axes": axes, "range": str(gate.declared) if gate.declared else None}
+    inferred = recurrence.compiled.stages["check"].value.get(gate.name)
+    return {
+        "name": gate.name,
+        "axes": axes,
+        "promised": None if gate.declared is None else str(gate.declared),
+        "inferred": None if inferred is None else str(inferred),
+    }
 
 
-def _facts(recurrence: Recurrence) -> dict[str, Any]:
-    axes = independent_axes(recurrence.program)
-    return {"independent axes": list(axes)}
+def _transition(facts: TransitionFacts) -> dict[str, Any]:
+    return {
+        "state": facts.state,
+        "class": facts.title,
+        "affine": facts.affine,
+        "reads": list(facts.reads),
+        "stratum": facts.stratum,
+        "reason": facts.reason,
+    }
 
 
 def _strategies(program: Program, sizes: Mapping[str, int]) -> dict[str, Any]:
@@ -115,15 +129,13 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
         if shown:
             lines.append(f"  {kind:<10} {', '.join(shown)}")
     for gate in data["gates"]:
-        promised = f" in {gate['range']}" if gate["range"] else ""
         axes = f"[{', '.join(gate['axes'])}]" if gate["axes"] else ""
-        lines.append(f"  {'gate':<10} {gate['name']}{axes}{promised}")
-    for name, fact in data["facts"].items():
-        shown_fact = ", ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
-        lines.append(f"  {name}: {shown_fact or 'none'}")
-    lines.append(
-        "  strategies" + f" (at {', '.join(f'{n}={s}' for n, s in data['sizes'].items())})" * bool(data["sizes"])
-    )
+        lines.append(f"  {'gate':<10} {gate['name']}{axes} in {gate['promised'] or gate['inferred']}")
+    for transition in data["transitions"]:
+        lines.append(f"  {'transition':<10} {transition['state']}: {transition['class']}: {transition['reason']}")
+    lines.append(f"  {'independent axes':<10} {', '.join(data['independent']) or 'none'}")
+    at = ", ".join(f"{name}={size}" for name, size in data["sizes"].items())
+    lines.append("  strategies" + (f" (at {at})" if at else ""))
     for verdict in data["strategies"]["verdicts"]:
         verb = "applies" if verdict["applies"] else "refuses"
         mark = "*" if verdict["name"] == data["strategies"]["taken"] else " "

@@ -101,7 +101,7 @@ def plan(program: Program) -> Plan:
         tuple(slot(s.name, "state", s.axes) for s in program.states),
         tuple(dim.name for dim in program.dims if dim.alias is None),
         tuple(aliases.items()),
-        frozenset(item.name for item in (*program.inputs, *program.params)),
+        frozenset((*(i.name for i in program.inputs), *(p.name for p in program.params))),
     )
 
 

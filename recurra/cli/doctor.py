@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +53,8 @@ def diagnose() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:
@@ -111,9 +112,22 @@ def _writable(folder: Path) -> bool:
 
 
 def _backends(devices: list[dict[str, Any]]) -> dict[str, str]:
-    """What ``auto`` picks on each device."""
-    gpu = "triton" if _version("triton") else "reference"
-    return {d["device"]: gpu if d["device"].startswith("cuda") else "reference" for d in devices}
+    """What ``auto`` picks on each device, for a recurrence without peculiarities."""
+    if not devices:
+        return {}
+    import torch
+
+    from ..runtime.backends import Task, choose
+    from ..runtime.recurrence import load
+    from .new import STARTER
+
+    program = load(STARTER.format(name="plain")).program
+    sizes = {dim.name: 64 for dim in program.dims}
+    picked = {}
+    for device in devices:
+        task = Task(program, sizes, torch.float32, torch.device(device["device"]))
+        picked[device["device"]] = choose("auto", task).backend.name
+    return picked
 
 
 def _print(data: dict[str, Any]) -> None:

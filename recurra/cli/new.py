@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..dsl.lexer import KEYWORDS
 from ..dsl.suggest import closest
 from . import specs
 
@@ -16,12 +17,12 @@ STARTER = '''\
 recurrence {name}
 """What it remembers, and the paper it comes from."""
 
-dims  K, V                          # sizes, bound by the tensors of a call
-state S[K, V]                       # memory per head; zero at the start
+dims K, V      # sizes, bound by the tensors of a call
+state S[K, V]  # memory per head; zero at the start
 
-input q[K], k[K], v[V]              # one value per step
-input a                             # a scalar logit per head and step
-param A_log init uniform(0, 2.7726) # learned, per head
+input q[K], k[K], v[V]               # one value per step
+input a                              # a scalar logit per head and step
+param A_log init uniform(0, 2.7726)  # learned, per head
 
 # A gate does not depend on the state; the compiler proves the range you promise.
 gate alpha in (0, 1] = exp(-exp(A_log) * softplus(a))
@@ -40,7 +41,7 @@ def new(
 ) -> None:
     """Write a commented starter specification; an existing file is never overwritten."""
     path = Path(name if name.endswith(".rec") else f"{name}.rec")
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", path.stem):
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", path.stem) or path.stem in KEYWORDS:
         raise typer.BadParameter(f"{path.stem!r} is no name: use letters, digits and _", param_hint="NAME")
     text = _from_zoo(template, path.stem) if template else STARTER.format(name=path.stem)
     problems = specs.Problems()

@@ -10,7 +10,9 @@ from . import specs
 
 
 def show(
-    stage: Annotated[str, typer.Argument(help="tree, latex, typed, core, adjoint, kernels or source.")],
+    stage: Annotated[
+        str, typer.Argument(help="parse, elaborate, check, analyse, latex, core, adjoint, kernels or source.")
+    ],
     file: Annotated[str, typer.Argument(help="A .rec file; - is standard input.")],
     size: specs.Sizes = None,
     const: specs.Consts = None,
@@ -28,11 +30,11 @@ def show(
     problems = specs.Problems()
     text = ""
     with problems.caught(file):
-        text = show_stage(stage, specs.read(file), consts, sizes)
+        text = show_stage(stage, specs.read(file), consts, sizes).rstrip("\n")
     if as_json:
         specs.print_json({"stage": stage, "text": text, "errors": problems.as_data()})
     elif problems:
         problems.show()
     else:
-        print(text.rstrip("\n"))
+        print(text)
     problems.finish()

@@ -83,9 +83,7 @@ class Store:
         """The entries that are there, whole or not, by name."""
         if not self.folder.is_dir():
             return []
-        return sorted(
-            path for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-        )
+        return sorted(path for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
     def _create(self, folder: Path, key: str, files: Callable[[], Mapping[str, str]]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,9 +94,7 @@ class Store:
                     _remove_abandoned(folder)
                     _write(entry, files())
         except Timeout as error:
-            raise StoreError(
-                f"{error.lock_file} is locked by another process; remove it if none is running"
-            ) from error
+            raise StoreError(f"{error.lock_file} is locked by another process; remove it if none is running") from error
         return entry
 
 

@@ -50,9 +50,7 @@ def read_map(path: Path) -> LineMap:
         data = json.loads(map_path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return LineMap(str(path), "", {})
-    lines = {
-        int(key): (int(line), int(column), str(text)) for key, (line, column, text) in data["lines"].items()
-    }
+    lines = {int(key): (int(line), int(column), str(text)) for key, (line, column, text) in data["lines"].items()}
     return LineMap(str(path), data["source"], lines)
 
 
