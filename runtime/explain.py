@@ -123,24 +123,29 @@ def _backend(program: Program, sizes: Mapping[str, int], device: torch.device) -
 
 
 def _lines(data: Mapping[str, Any]) -> list[str]:
-    lines = [data["name"], *(f"  {line}" for line in wrap(data["doc"], 96))]
+    lines = [data["name"], *(f"  {line}" for line in wrap(data["doc"], 96)), ""]
+
+    def row(label: str, text: str) -> None:
+        lines.append(f"  {label:<12} {text}")
+
     for kind in ("states", "inputs", "params", "outputs"):
         shown = [f"{name}[{', '.join(axes)}]" if axes else name for name, axes in data[kind].items()]
         if shown:
-            lines.append(f"  {kind:<10} {', '.join(shown)}")
+            row(kind, ", ".join(shown))
     for gate in data["gates"]:
         axes = f"[{', '.join(gate['axes'])}]" if gate["axes"] else ""
-        lines.append(f"  {'gate':<10} {gate['name']}{axes} in {gate['promised'] or gate['inferred']}")
+        row("gate", f"{gate['name']}{axes} in {gate['promised'] or gate['inferred']}")
     for transition in data["transitions"]:
-        lines.append(f"  {'transition':<10} {transition['state']}: {transition['class']}: {transition['reason']}")
-    lines.append(f"  {'independent axes':<10} {', '.join(data['independent']) or 'none'}")
-    at = ", ".join(f"{name}={size}" for name, size in data["sizes"].items())
-    lines.append("  strategies" + (f" (at {at})" if at else ""))
+        row("transition", f"{transition['state']}: {transition['class']} ({transition['reason']})")
+    row("independent", ", ".join(data["independent"]) or "no axis of the states")
     for verdict in data["strategies"]["verdicts"]:
-        verb = "applies" if verdict["applies"] else "refuses"
-        mark = "*" if verdict["name"] == data["strategies"]["taken"] else " "
-        lines.append(f"  {mark} {verdict['name']} {verb}: {verdict['reason']}")
+        taken = verdict["name"] == data["strategies"]["taken"]
+        verb = "taken" if taken else "applies too" if verdict["applies"] else "refuses"
+        row("strategy", f"{verdict['name']}, {verb}: {verdict['reason']}")
+    if data["sizes"]:
+        row("", f"decided for {', '.join(f'{name}={size}' for name, size in data['sizes'].items())}")
     backend = data["backend"]
-    lines.append(f"  backend on {backend['device']}: auto picks {backend['auto']}")
-    lines += [f"    not {name}: {reason}" for name, reason in backend["refused"].items()]
+    row("backend", f"{backend['auto']} on {backend['device']}")
+    for name, reason in backend["refused"].items():
+        row("", f"not {name}: {reason}")
     return lines

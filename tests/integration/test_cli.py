@@ -247,9 +247,9 @@ def test_explain_a_code() -> None:
 
 
 def test_explain_a_recurrence() -> None:
-    text = call("explain", "good.rec", "--size", "K=32").stdout
+    text = call("explain", "good.rec", "--size", "K=32", "--device", "cpu").stdout
     assert text.startswith("fading\n") and "K=32, V=64" in text
-    assert "recurrent applies" in text and "auto picks" in text
+    assert "recurrent, taken: " in text and "backend      reference on cpu" in text
     found = data("explain", "good.rec", "--size", "K=32")
     assert found["sizes"] == {"K": 32, "V": 64} and found["strategies"]["taken"] == "recurrent"
     assert call("explain", "five.rec", code=1).stdout.count("error[E") == 5
