@@ -6,7 +6,7 @@ statement, so that it spoils one statement and not the rest of the file.
 
 from __future__ import annotations
 
-from .diagnostics import Diagnostic
+from .diagnostics import Diagnostic, Label
 from .lexer import STATEMENTS, TRIVIA, Token, scan
 
 BLOCKS = frozenset({"transition", "layer", "repeat"})
@@ -31,8 +31,11 @@ class _Layout:
         self.out: list[Token] = []
         self.diagnostics: list[Diagnostic] = []
         self.open: list[Token] = []
+        self.braces = 0  # how many of them are braces
         self.closed = _closed_braces(raw)
         self.semicolon_seen = False
+        self.first = 0  # where the statement starts in ``out``
+        self.value = False  # whether an `=` was seen in the statement
 
     def run(self) -> None:
         line_start = True
@@ -62,26 +65,63 @@ class _Layout:
     def place(self, token: Token) -> None:
         """Put one visible token where it belongs and keep the stack of open brackets."""
         match token.type:
-            case "LPAR" | "LSQB" | "_LBRACE":
+            case "_LBRACE" if self.value or self.in_parentheses:
+                token = token._replace(type="STRAY_BRACE")  # a slip for a round bracket, and treated as one
                 self.open.append(token)
+            case "_LBRACE":
+                self.open.append(token)
+                self.braces += 1
+            case "LPAR" | "LSQB":
+                self.open.append(token)
+            case "RBRACE" if self.in_parentheses and self.open[-1].type == "STRAY_BRACE":
+                self.open.pop()
             case "RPAR" | "RSQB" if self.in_parentheses:
                 self.open.pop()
-            case "RBRACE" if any(bracket.type == "_LBRACE" for bracket in self.open):
+            case "RBRACE" if self.in_headless_repeat():
+                pass  # it closes the brace that was forgotten
+            case "RBRACE" if self.braces:
                 self.close_parentheses(token.start)
                 self.newline(Token("_NEWLINE", "", token.start, token.start))
                 self.open.pop()
+                self.braces -= 1
+            case "RPAR" | "RSQB" if self.open and self.open[-1].start not in self.closed and self.at_start:
+                self.close_wrongly(token)
+                return
             case "SEMICOLON" if not self.in_parentheses:
                 if not self.open and not self.semicolon_seen:
                     self.semicolon_seen = True
                     self.diagnostics.append(_stray_semicolon(token))
                 self.newline(token)
                 return
+        if self.at_start:
+            self.first = len(self.out)
         self.out.append(token)
+        self.value = token.type == "_EQ" or (self.value and token.type != "_LBRACE")
+
+    @property
+    def at_start(self) -> bool:
+        """Whether the next token begins an item of a block."""
+        return bool(self.out) and self.out[-1].type in ("_NEWLINE", "_LBRACE")
+
+    def in_headless_repeat(self) -> bool:
+        """Whether the statement that is being read is ``repeat j < N S' = ...`` without its opening brace."""
+        head = self.out[self.first : self.first + 2]
+        return not self.at_start and len(head) == 2 and head[0].text == "repeat" and head[1].type == "NAME"
+
+    def close_wrongly(self, token: Token) -> None:
+        """Take a round or square bracket on its own for the brace that is missing."""
+        opener = self.open.pop()
+        self.braces -= 1
+        message = f"`{{` is closed by `{token.text}`"
+        labels = (Label(opener.span, "opened here"),)
+        self.diagnostics.append(Diagnostic("E0103", message, token.span, "expected `}`", labels))
+        self.out.append(token._replace(type="RBRACE"))
 
     def newline(self, token: Token) -> None:
         """End the statement, unless nothing stands in it."""
         if self.out and self.out[-1].type not in ("_NEWLINE", "_LBRACE"):
             self.out.append(token._replace(type="_NEWLINE"))
+            self.value = False
 
     def close_parentheses(self, position: int) -> None:
         """Give up on the round and square brackets that are open."""
@@ -97,6 +137,7 @@ class _Layout:
         outermost = None
         while self.open and (matched or self.open[-1].start not in self.closed):
             outermost = self.open.pop()
+            self.braces -= 1
             self.newline(Token("_NEWLINE", "", position, position))
             self.out.append(Token("RBRACE", "", position, position))
             self.newline(Token("_NEWLINE", "", position, position))

@@ -96,7 +96,7 @@ class _Reader:
         self.lost: set[str] = set()
         self.begin = 0  # where the current statement or item starts
         self.brackets = 0  # how many round and square ones are open
-        self.blocks: list[str] = []  # the keywords of the blocks that are open
+        self.blocks: list[int] = []  # where the statements start whose blocks are open
         self.keywords: dict[int, str] = {}
         self.title: Token | None = None  # the name, if `recurrence` stands in the wrong place
 
@@ -107,19 +107,28 @@ class _Reader:
         while position < len(self.tokens):
             token = self.retag(self.tokens[position])
             try:
-                self.enter(token)
+                self.refuse_nesting(token)
                 self.state.feed_token(token)
             except (UnexpectedToken, Refused) as error:
                 position = self.recover(position, error)
                 if len(self.diagnostics) >= MAX_ERRORS:
                     return None, _cut_short(self.diagnostics), frozenset(self.lost)
                 continue
+            self.passed(position, token)
             position += 1
-            if token.type in ("_NEWLINE", "_LBRACE"):
-                self.begin = position
         end = len(self.source.text)
         header, statements = self.state.feed_token(Token("$END", "", end, end), True)
-        return self.result(header, statements), tuple(self.diagnostics), frozenset(self.lost)
+        return self.result(header, statements), self.independent(), frozenset(self.lost)
+
+    def independent(self) -> tuple[Diagnostic, ...]:
+        """The messages in order; if a brace is itself a mistake, none about a brace that stays open."""
+
+        def at_brace(diagnostic: Diagnostic) -> bool:
+            return self.source.text.startswith("{", diagnostic.span.start)
+
+        mistaken = any(at_brace(d) and d.code != "E0102" for d in self.diagnostics)
+        kept = (d for d in self.diagnostics if not (mistaken and d.code == "E0102" and at_brace(d)))
+        return tuple(sorted(kept, key=lambda d: (d.span, d.code)))
 
     def open_file(self) -> None:
         """Report a missing header and go on as if it were there."""
@@ -139,20 +148,27 @@ class _Reader:
                 return token._replace(type=keyword)
         return token
 
-    def enter(self, token: Token) -> None:
-        """Keep count of open blocks and brackets."""
-        if token.type == "_LBRACE":
-            if len(self.blocks) >= MAX_BLOCKS:
-                raise Refused(too_many_blocks(token))
-            self.blocks.append(self.tokens[self.begin].text)
-        elif token.type in ("LPAR", "LSQB"):
-            self.brackets += 1
-            if self.brackets > MAX_DEPTH:
-                raise Refused(too_many_brackets(token))
-        elif token.type in ("RPAR", "RSQB"):
-            self.brackets -= 1
-        elif token.type == "RBRACE" and self.blocks:
-            self.blocks.pop()
+    def refuse_nesting(self, token: Token) -> None:
+        """Refuse a bracket that nests too deeply."""
+        if token.type == "_LBRACE" and len(self.blocks) >= MAX_BLOCKS:
+            raise Refused(too_many_blocks(token))
+        if token.type in ("LPAR", "LSQB") and self.brackets >= MAX_DEPTH:
+            raise Refused(too_many_brackets(token))
+
+    def passed(self, position: int, token: Token) -> None:
+        """Keep count of open blocks and brackets, and of where the statement starts, after a token was read."""
+        match token.type:
+            case "_LBRACE":
+                self.blocks.append(self.begin)
+                self.begin = position + 1
+            case "RBRACE":
+                self.begin = self.blocks.pop()
+            case "LPAR" | "LSQB":
+                self.brackets += 1
+            case "RPAR" | "RSQB":
+                self.brackets -= 1
+            case "_NEWLINE":
+                self.begin = position + 1
 
     def recover(self, position: int, error: UnexpectedToken | Refused) -> int:
         """Report an error, drop the statement or item it is in, and say where to go on."""
@@ -160,7 +176,7 @@ class _Reader:
             self.diagnostics.append(error.diagnostic)
         elif self.tokens[position].text != "recurrence" or self.title not in self.tokens[position : position + 2]:
             expected = self.acceptable(error.expected)
-            block = self.blocks[-1] if self.blocks else ""
+            block = self.tokens[self.blocks[-1]].text if self.blocks else ""
             self.diagnostics.append(diagnose(Failure(self.tokens, self.begin, position, expected, block)))
         end = self.end_of_broken(position)
         self.lost |= declared(self.tokens[self.begin : end])
@@ -193,24 +209,25 @@ class _Reader:
             added.append(self.table[top][rule.origin.name][1])
 
     def feed_broken(self, start: int) -> None:
-        """Unwind to where a statement may begin and put BROKEN there."""
+        """Unwind to where a statement, or an item of the innermost open block, may begin and put BROKEN there."""
         state = self.state
+        braces = sum(_is_brace(value) for value in state.value_stack)
         while True:
-            if "BROKEN" in self.table[state.state_stack[-1]]:
+            if braces == len(self.blocks) and "BROKEN" in self.table[state.state_stack[-1]]:
                 try:
                     state.feed_token(Token("BROKEN", "", start, start))
                     break
                 except UnexpectedToken:
                     continue  # reductions were undone: look further down
             state.state_stack.pop()
-            state.value_stack.pop()
+            braces -= _is_brace(state.value_stack.pop())
         state.feed_token(Token("_NEWLINE", "", start, start))
 
     def end_of_broken(self, position: int) -> int:
         """The `_NEWLINE` that ends the statement with an error at ``position``, continuation lines included."""
         end = self.end_of_line(position)
         head = opens_block(self.tokens, self.begin, end)
-        while continues(self.tokens, self.begin, end, self.column, head):
+        while continues(self.tokens, self.begin, end, self.column, head, bool(self.blocks)):
             end = self.end_of_line(end + 1)
         return end
 
@@ -238,6 +255,10 @@ class _Reader:
         span = Span(self.tokens[0].start, max(token.end for token in self.tokens[-2:]))
         return ast.Recurrence(span, name or ast.Ident(Span(span.start, span.start), "unnamed"), header.doc,
                               statements, self.source)  # fmt: skip
+
+
+def _is_brace(value: object) -> bool:
+    return isinstance(value, Token) and value.type == "_LBRACE"
 
 
 def _cut_short(diagnostics: list[Diagnostic]) -> tuple[Diagnostic, ...]:

@@ -8,14 +8,14 @@ from .lexer import STATEMENTS, Token
 
 JOINS = frozenset({
     "PLUS", "MINUS", "STAR", "SLASH", "AT", "CARET", "POWER", "LT", "LE", "GT", "GE", "EQUAL", "UNEQUAL", "_EQ",
-    "_COMMA", "COLON", "DOT", "TRANSPOSE", "RPAR", "RSQB", "LPAR", "LSQB", "_LBRACE", "FOREIGN",
+    "_COMMA", "COLON", "DOT", "TRANSPOSE", "RPAR", "RSQB", "LPAR", "LSQB", "_LBRACE", "STRAY_BRACE", "FOREIGN",
 })  # fmt: skip
 """Tokens that cannot begin a statement: a line with one of them in front goes on with the line before it."""
 
 BLOCKS = frozenset({"transition", "layer", "repeat", "for", "while"})
 """Words that begin a block, here or in other languages."""
 
-DANGLING = JOINS - {"RPAR", "RSQB", "TRANSPOSE"}
+DANGLING = (JOINS | {"IN"}) - {"RPAR", "RSQB", "TRANSPOSE"}
 """Tokens that cannot end a statement."""
 
 
@@ -45,29 +45,40 @@ def declared(tokens: list[Token]) -> frozenset[str]:
     return frozenset(names)
 
 
-def continues(tokens: list[Token], begin: int, end: int, column: Callable[[Token], int], head: bool) -> bool:
+def opens_block(tokens: list[Token], begin: int, end: int) -> bool:
+    """Whether a broken statement is the head of a block without its brace, or holds a brace that is none."""
+    kinds = {token.type for token in tokens[begin:end]}
+    headless = tokens[begin].text in BLOCKS and not kinds & {"_EQ", "EQUAL", "_LBRACE"}
+    return headless or "STRAY_BRACE" in kinds
+
+
+def continues(
+    tokens: list[Token], begin: int, end: int, column: Callable[[Token], int], head: bool, inside: bool
+) -> bool:
     """Whether the line after the `_NEWLINE` at ``end`` belongs to the broken statement that starts at ``begin``.
 
-    ``head`` says that the statement is the head of a block without its brace (``opens_block``).
+    ``head`` is what ``opens_block`` says of its first line, ``inside`` whether a block is open.
     """
-    if end + 1 >= len(tokens):
+    if end + 1 >= len(tokens) or end <= begin:
         return False
     following = tokens[end + 1]
-    if head and following.type != "RBRACE":
-        return following.type == "_LBRACE" or column(following) > column(tokens[begin])
     if following.type in JOINS:
         return True
-    if following.type == "RBRACE" or looks_new(tokens, end + 1):
-        return False
+    if following.type == "RBRACE":
+        return head and not inside
     deeper = column(following) > column(tokens[begin])
-    return end > begin and (tokens[end - 1].type in DANGLING or deeper)
-
-
-def opens_block(tokens: list[Token], begin: int, end: int) -> bool:
-    """Whether the statement is the head of a block without its brace."""
-    if tokens[begin].text not in BLOCKS:
+    if inside and not head:
+        return not looks_new(tokens, end + 1) and (deeper or tokens[end - 1].type in DANGLING)
+    if has_keyword(tokens, end + 1) and not (head and tokens[end + 1].text in ("let", "repeat")):
         return False
-    return not any(token.type in ("_EQ", "EQUAL", "_LBRACE") for token in tokens[begin:end])
+    return deeper or tokens[end - 1].type in DANGLING
+
+
+def has_keyword(tokens: list[Token], index: int) -> bool:
+    """Whether a token is a keyword that what follows makes a statement."""
+    second = tokens[min(index + 1, len(tokens) - 1)]
+    known = tokens[index].text in STATEMENTS or tokens[index].text == "repeat"
+    return known and second.type in ("NAME", "PRIMED", "_LBRACE")
 
 
 def looks_new(tokens: list[Token], index: int) -> bool:
@@ -75,10 +86,7 @@ def looks_new(tokens: list[Token], index: int) -> bool:
     first, second = tokens[index], tokens[min(index + 1, len(tokens) - 1)]
     if first.type == "PRIMED":
         return second.type in ("_EQ", "EQUAL")
-    if first.type != "NAME":
-        return False
-    known = first.text in STATEMENTS or first.text == "repeat"
-    return second.type in ("_EQ", "_COMMA") or (known and second.type in ("NAME", "PRIMED", "_LBRACE"))
+    return first.type == "NAME" and (second.type in ("_EQ", "_COMMA") or has_keyword(tokens, index))
 
 
 def _next_type(tokens: list[Token], index: int) -> str:

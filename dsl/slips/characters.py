@@ -43,7 +43,7 @@ def unclosed(f: Failure) -> Diagnostic | None:
     if f.token.type != "UNCLOSED":
         return None
     opener = f.token.text
-    closer = {"(": "`)`", "[": "`]`"}[opener]
+    closer = {"(": "`)`", "[": "`]`", "{": "`}`"}[opener]
     if any(token.type == "IN" and token.end <= f.token.start for token in f.before[-8:]) and _opens_range(f):
         closer = "`)` or `]`"
     return f.error("E0102", f"`{opener}` is never closed", "opened here", f"add {closer} where it ends")
@@ -141,6 +141,13 @@ def foreign(f: Failure) -> Diagnostic | None:
         return None
     code, message, help_ = FOREIGN[f.token.text]
     return f.error(code, message, "", help_)
+
+
+def stray_brace(f: Failure) -> Diagnostic | None:
+    """A brace inside an expression."""
+    if f.token.type != "STRAY_BRACE":
+        return None
+    return f.error("E0120", "braces enclose blocks only", "", "group an expression with `( )`")
 
 
 def semicolon(f: Failure) -> Diagnostic | None:

@@ -106,6 +106,19 @@ def missing_operand(f: Failure) -> Diagnostic | None:
     return None
 
 
+def list_of_values(f: Failure) -> Diagnostic | None:
+    """``[1, 2]``, ``(a, b)`` and ``let x = a, b``."""
+    if f.token.type == "LSQB" and f.wants_operand:
+        return f.error("E0120", "there are no lists in the language", "", "join vectors with `concat(x, y)`")
+    if f.token.type != "_COMMA" or f.wants_operand:
+        return None
+    if f.open:
+        return f.error("E0120", "there are no tuples in the language", "", "parentheses hold one value")
+    if "_EQ" in f.expected:
+        return f.error("E0100", f"`{f.keyword}` binds one name", "", f"write a `{f.keyword}` for each name")
+    return f.error("E0100", "a statement ends with its value", "", "write a statement of its own for each value")
+
+
 def colon(f: Failure) -> Diagnostic | None:
     """A colon at the end of a line, as in Python."""
     if f.token.type != "COLON":

@@ -95,6 +95,7 @@ LARGE = {
     "closing": ")" * N,
     "open braces": H + "transition " + "{" * N,
     "closing braces": "}" * N,
+    "braces in parentheses": H + "let x = " + "(" * (N // 2) + "}" * (N // 2),
     "blocks": H + "transition {" + "repeat j<2{" * (N // 11),
     "parentheses": H + "let x = " + "(" * (N // 3) + "a" + ")" * (N // 3),
     "signs": H + "let x = " + "-" * N + "a",

@@ -9,6 +9,7 @@ import pytest
 
 from recurra.dsl import Source, SpecError, parse, parse_partial, render_all
 from recurra.dsl.codes import BY_CODE, CODES, explain
+from recurra.dsl.lexer import scan
 from recurra.dsl.parser import MAX_ERRORS, MAX_LENGTH
 
 INVALID = Path(__file__).parents[2] / "fixtures" / "invalid"
@@ -87,6 +88,22 @@ def test_the_rest_of_the_file_is_kept() -> None:
 def test_names_of_broken_statements(text: str, names: set[str]) -> None:
     recurrence, (_,), lost = parse_partial(Source("r.rec", "recurrence r\n" + text + "\n"))
     assert names <= lost and recurrence is not None and recurrence.statements == ()
+
+
+LANGUAGE = sorted((INVALID.parent / "valid" / "language").glob("*.rec"))
+
+
+@pytest.mark.parametrize("path", LANGUAGE, ids=lambda path: path.stem)
+def test_one_slip_gives_one_message(path: Path) -> None:
+    """Leaving out any one token of a good file, or doubling it, never gives two messages."""
+    tokens = [token.text for token in scan(path.read_text(encoding="utf-8"))]
+    for index, token in enumerate(tokens):
+        for slip in ("", f"{token} {token}"):
+            if token.isspace() or token.startswith(("#", '"')):
+                continue
+            text = "".join([*tokens[:index], slip, *tokens[index + 1 :]])
+            _, diagnostics, _ = parse_partial(Source("slip.rec", text))
+            assert len(diagnostics) <= 1, render_all(Source("slip.rec", text), diagnostics)
 
 
 def test_explain() -> None:
