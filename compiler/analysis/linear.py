@@ -163,7 +163,9 @@ class _Walk:
 
     def _product(self, instr: Instr, args: Sequence[Form]) -> Reason:
         left, right = (_listed(arg.entries) for arg in args)
-        return Reason(f"product of {left} and {right}" if left != right else f"product of {left} with itself", instr.span)
+        return Reason(
+            f"product of {left} and {right}" if left != right else f"product of {left} with itself", instr.span
+        )
 
     def _root(self, value: int) -> tuple[int, tuple[int, ...]]:
         """A given value without what only repeats it, and the places along which it varies."""

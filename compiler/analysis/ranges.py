@@ -97,9 +97,9 @@ def _normalised(body: Body, instr: Instr) -> int | None:
         sums = [t for t in terms if t.op == "sum" and body[t.args[0]].op == "square"]
         extra = [t for t in terms if t not in sums]
         positive = all(t.op == "const" and t.attrs[0] >= 0 for t in extra)
-        if len(sums) == 1 and positive and body[sums[0].args[0]].args == (x,):
-            if sums[0].attrs[0] == len(instr.axes) - 1:
-                return x
+        found = len(sums) == 1 and positive and body[sums[0].args[0]].args == (x,)
+        if found and sums[0].attrs[0] == len(instr.axes) - 1:
+            return x
     return None
 
 

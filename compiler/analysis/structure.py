@@ -73,7 +73,9 @@ def classify(program: Program) -> tuple[TransitionFacts, ...]:
 
 def _reads(program: Program, state: State) -> tuple[str, ...]:
     needed = live(program.body, (state.next,))
-    used = {program.body[p].attrs[1] for p in needed if program.body[p].op == "leaf" and program.body[p].attrs[0] == "state"}
+    used = {
+        program.body[p].attrs[1] for p in needed if program.body[p].op == "leaf" and program.body[p].attrs[0] == "state"
+    }
     return tuple(s.name for s in program.states if s.name in used)
 
 
@@ -118,7 +120,12 @@ def _facts(program: Program, state: State, form: Form, reads: tuple[str, ...], l
     diagonal = [t for t in own_terms if _side(t, len(names)) == -1]
     along = tuple(name for i, name in enumerate(names) if any(p == i for t in diagonal for p, _ in t.scale))
     if dense is not None or len(sides) > 1:
-        return facts(DENSE, (), 0, dense.reason if dense and dense.reason else f"`{state.name}` is mixed along {' and '.join(names)}")
+        return facts(
+            DENSE,
+            (),
+            0,
+            dense.reason if dense and dense.reason else f"`{state.name}` is mixed along {' and '.join(names)}",
+        )
     if not sides:
         if not along:
             return facts(SCALAR, (), 0, f"`{state.name}` is scaled as a whole")
@@ -130,7 +137,9 @@ def _facts(program: Program, state: State, form: Form, reads: tuple[str, ...], l
     if factors:
         return facts(HOUSEHOLDER, (names[side],), factors, f"what `{state.name}` holds under a vector is erased")
     rank = min(len({t.grown for t in low}), len({t.read[side] for t in low}))
-    return facts(LOW_RANK, (names[side],), rank, f"`{state.name}` is read by vectors along `{names[side]}` and written back")
+    return facts(
+        LOW_RANK, (names[side],), rank, f"`{state.name}` is read by vectors along `{names[side]}` and written back"
+    )
 
 
 def _side(term: Term, count: int) -> int | None:
@@ -165,4 +174,3 @@ def _householders(terms: Sequence[Term], side: int) -> int:
 def show_facts(found: Sequence[TransitionFacts]) -> str:
     """One line a state: ``S: Householder along K (what `S` holds under a vector is erased)``."""
     return "\n".join(f"{facts.state}: {facts.title} ({facts.reason})" for facts in found)
-

@@ -8,19 +8,7 @@ from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic, Label
 from ...dsl.source import Span
 from ...dsl.suggest import closest
-from ..frontend.functions import FUNCTIONS, UNARY
-
-LAYER_FUNCTIONS: dict[str, tuple[int, str]] = {
-    "linear": (1, "linear(x)"),
-    "low_rank": (2, "low_rank(x, r)"),
-    "conv": (2, "conv(x, width)"),
-    "groupnorm": (1, "groupnorm(x)"),
-    "rotary": (1, "rotary(x)"),
-    "shift": (1, "shift(x)"),
-    "skip": (1, "skip(v)"),
-    "dropout": (1, "dropout(p)"),
-}
-"""Functions of the layer block alone, with their number of arguments."""
+from ..frontend.functions import FUNCTIONS, LAYER_FUNCTIONS, UNARY
 
 ELEMENTWISE = frozenset({*UNARY, "square", "l2norm", "rmsnorm", "layernorm", "pow", "min", "max", "where", "clamp"})
 NUMBERS: dict[str, int] = {"low_rank": 1, "conv": 1}
@@ -68,8 +56,9 @@ class _Check:
         missing = [name for name in (*self.inputs, "y") if name not in self.set and name not in self.lost]
         if missing and not self.lost:
             names = ", ".join(f"`{name}`" for name in missing)
-            yield Diagnostic("E0506", f"the layer block does not set {names}", Span(layer.span.start, layer.span.start + 5),
-                             helps=(f"add `{missing[0]} = linear({'x' if missing[0] != 'y' else 'o'})`",))  # fmt: skip
+            helps = (f"add `{missing[0]} = linear({'o' if missing[0] == 'y' else 'x'})`",)
+            keyword = Span(layer.span.start, layer.span.start + len("layer"))
+            yield Diagnostic("E0506", f"the layer block does not set {names}", keyword, helps=helps)
 
     def _target(self, name: ast.Ident) -> Iterator[Diagnostic]:
         if name.id in self.set:
@@ -108,7 +97,7 @@ class _Check:
         if {name.id, shown} & self.lost:
             return
         self.lost.add(name.id)
-        helps = ()
+        helps: tuple[str, ...] = ()
         if name.id in self.inputs:
             helps = (f"`{name.id}` is set further down: move that line up",)
         else:

@@ -42,11 +42,11 @@ def misaligned(
         return Mistake("E0208", message, right.span, shown(right_axes), *helps, labels=labels, notes=notes)
     helps = [RENAME]
     vectors = len(left_axes) == len(right_axes) == 1
-    if vectors and all(isinstance(expr, ast.Name) for expr in (left, right)):
-        call = f"outer({e.text(left.span)}, {e.text(right.span)})"
-        helps = [f"write `{call}` for the matrix {shown((*left_axes, *right_axes))} of all products"]
     if {axis.size for axis in left_axes} == {axis.size for axis in right_axes}:
         notes.append("axes of one size with two names are different axes")
+    elif vectors and all(isinstance(expr, ast.Name) for expr in (left, right)):
+        call = f"outer({e.text(left.span)}, {e.text(right.span)})"
+        helps = [f"write `{call}` for the matrix {shown((*left_axes, *right_axes))} of all products"]
     message = f"`{word}` needs operands that align by axis name"
     return Mistake("E0207", message, right.span, shown(right_axes), *helps, labels=labels, notes=notes)
 
@@ -96,12 +96,12 @@ def not_contracted(e: Expressions, expr: ast.Binary, left: Axes, right: Axes) ->
     x, y = e.text(expr.left.span), e.text(expr.right.span)
     if len(left) == len(right) == 1:
         helps.append(f"write `outer({x}, {y})` for the matrix {shown((*left, *right))}")
-    elif left[0].size == right[0].size and len(left) == 2 and len(expr_text(x)) > 0:
+    elif left[0].size == right[-1].size:
+        helps.append(f"swap the two: `{y} @ {x}`")
+    elif left[0].size == right[0].size and len(left) == 2:
         helps.append(f"transpose the left: `{expr_text(x)}.T @ {y}`")
     elif left[-1].size == right[-1].size and len(right) == 2:
         helps.append(f"transpose the right: `{x} @ {expr_text(y)}.T`")
-    elif left[0].size == right[-1].size:
-        helps.append(f"swap the two: `{y} @ {x}`")
     message = (
         f"`@` contracts the last axis of the left with the first of the right, and `{left[-1]}` is not `{right[0]}`"
     )

@@ -31,6 +31,22 @@ class Declared:
     starts: dict[str, int] = field(default_factory=dict)
 
 
+def declared(statement: ast.Statement) -> tuple[ast.Ident, ...]:
+    """The names that a statement binds in the whole file."""
+    match statement:
+        case ast.Dims(items=dims):
+            return tuple(item.name for item in dims)
+        case ast.State(items=states):
+            return tuple(item.name for item in states)
+        case ast.Input(items=inputs):
+            return tuple(item.name for item in inputs)
+        case ast.Param(items=params):
+            return tuple(item.name for item in params)
+        case ast.Transition() | ast.Layer():
+            return ()
+    return (statement.name,)
+
+
 class Declarations:
     """Walks the statements once and declares every name of the file."""
 

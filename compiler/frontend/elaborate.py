@@ -9,10 +9,11 @@ from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic, Label, SpecError
 from ..ir.program import Body, Gate, Initialiser, Output, Program, State, live
 from ..ir.types import Axes
-from .declarations import Declarations
+from .declarations import Declarations, declared
 from .expressions import Expressions
+from .functions import LAYER_FUNCTIONS
 from .names import Names
-from .order import Unit, assigned, in_order
+from .order import Unit, assigned, calls_any, in_order
 from .report import Mistake, Report
 from .transitions import Block, bind, let
 from .values import POISON, Poison
@@ -57,6 +58,9 @@ class _Elaboration:
 
     def run(self) -> tuple[Program, tuple[Diagnostic, ...]]:
         owned: dict[str, ast.Statement] = {}
+        for statement in self.tree.statements:
+            for ident in declared(statement):
+                self.names.later.setdefault(ident.id, ident.span)
         for statement in self.tree.statements:
             before = set(self.names.symbols)
             self.orders[id(statement)] = self.names.order
@@ -159,7 +163,7 @@ class _Elaboration:
                         item.name.span,
                         "",
                         f"add `transition {name}' = ...`; `{name}' = {name}` keeps it",
-                    )  # fmt: skip
+                    )
                 )
 
     def _lost_transition(self) -> bool:
@@ -169,6 +173,8 @@ class _Elaboration:
     def _check_functions(self, functions: Mapping[str, ast.Def]) -> None:
         """Names and calls in functions that the step does not call."""
         for name, function in functions.items():
+            if calls_any(function.body, LAYER_FUNCTIONS):
+                continue  # for the layer block alone
             before = self.names.symbols[name].order
             seen: dict[str, ast.Ident] = {}
             for ident in function.parameters:
@@ -180,10 +186,10 @@ class _Elaboration:
                             ident.span,
                             "again here",
                             labels=(Label(seen[ident.id].span, "a parameter of that name"),),
-                        )  # fmt: skip
+                        )
                     )
                 seen[ident.id] = ident
-            with self.e.standing(before=before, locals=dict.fromkeys(seen, POISON)):
+            with self.e.standing(before=before, locals=dict.fromkeys(seen, POISON), calling=(name,)):
                 self.e.value(function.body)
 
     def _check_parts(self) -> None:
@@ -198,7 +204,7 @@ class _Elaboration:
         if self.broken or self.report.diagnostics:
             return
         shapes: list[Axes] = [axes for _, axes in found.states]
-        shapes += [item.axes for item in (*found.inputs, *found.params)]
+        shapes += [item.axes for item in found.inputs] + [param.axes for param in found.params]
         bound = {name for axes in shapes for axis in axes for name, _ in axis.size.terms}
         for instr in self.e.b.body:
             if instr.op == "size" and instr.attrs[0] not in bound:

@@ -56,10 +56,14 @@ def fold(b: Builder, op: str, *args: int) -> int | None:
         result = FOLDS[op](*known)
     except OverflowError:
         raise NoValue("it is too large for a number") from None
-    except (ValueError, ZeroDivisionError):
+    except ZeroDivisionError:
+        raise NoValue("it divides by zero") from None
+    except ValueError:
         raise NoValue("it has no value") from None
     if math.isnan(result):
         raise NoValue("it has no value")
+    if math.isinf(result) and not any(math.isinf(value) for value in known):
+        raise NoValue("it is too large for a number")
     return b.const(result)
 
 

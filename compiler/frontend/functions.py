@@ -182,6 +182,18 @@ FUNCTIONS: dict[str, Function] = {
 }
 """Every function that a step may call, by name."""
 
+LAYER_FUNCTIONS: dict[str, tuple[int, str]] = {
+    "linear": (1, "linear(x)"),
+    "low_rank": (2, "low_rank(x, r)"),
+    "conv": (2, "conv(x, width)"),
+    "groupnorm": (1, "groupnorm(x)"),
+    "rotary": (1, "rotary(x)"),
+    "shift": (1, "shift(x)"),
+    "skip": (1, "skip(v)"),
+    "dropout": (1, "dropout(p)"),
+}
+"""Functions of the layer block alone, with their number of arguments."""
+
 HABITS: dict[str, str] = {
     "matmul": "write `x @ y`",
     "dot": "write `x @ y`",

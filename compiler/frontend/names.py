@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -39,14 +39,19 @@ class Symbol:
 
 @dataclass
 class Names:
-    """All global names of a file. ``lost`` holds those about which a message has been given already."""
+    """All global names of a file.
+
+    ``lost`` holds those about which a message has been given already, ``later`` where every name is declared,
+    also those that have not been reached.
+    """
 
     report: Report
     symbols: dict[str, Symbol] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    later: dict[str, Span] = field(default_factory=dict)
     order: int = 0
 
-    def declare(self, ident: ast.Ident, kind: Kind, taken: Mapping[str, str] | None = None, **facts: object) -> bool:
+    def declare(self, ident: ast.Ident, kind: Kind, taken: Iterable[str] = (), **facts: object) -> bool:
         """Add a name; False, with a message, if it is taken."""
         self.order += 1
         known = self.symbols.get(ident.id)
@@ -62,7 +67,7 @@ class Names:
                 )
             )
             return False
-        if taken and ident.id in taken:
+        if ident.id in taken:
             message = f"`{ident.id}` is a function of the language"
             self.report.add(Mistake("E0202", message, ident.span, "", "give it another name"))
             return False
@@ -80,14 +85,14 @@ class Names:
         if symbol is not None and symbol.order <= before:
             return symbol
         self.lost.add(name)
-        if symbol is not None:
+        if name in self.later:
             raise Mistake(
                 "E0203",
                 f"`{name}` is used before it is declared",
                 span,
                 "",
                 "move its declaration up",
-                labels=(Label(symbol.span, "declared here"),),
+                labels=(Label(self.later[name], "declared here"),),
             )
         known = [s.name for s in self.symbols.values() if s.order <= before]
         helps = did_you_mean(name, [*also, *known])
@@ -109,7 +114,7 @@ class Names:
 
     def _axis(self, ident: ast.Ident, before: int) -> Axis:
         dims = [s.name for s in self.symbols.values() if s.kind == "dimension"]
-        if ident.id not in self.symbols and ident.id not in self.lost:
+        if ident.id not in {*self.symbols, *self.lost, *self.later}:
             self.lost.add(ident.id)
             near = did_you_mean(ident.id, dims)
             helps = near or (f"declare it: `dims {', '.join([*dims, ident.id])}`",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...dsl import ast
@@ -63,6 +63,11 @@ def names_of(expr: ast.Expr, functions: Mapping[str, ast.Def]) -> Iterator[ast.N
             if found.primed or found.id not in own:
                 yield ast.Name(span, found.id, found.primed)
         pending += [(call.function, span) for call in _calls(function.body)]
+
+
+def calls_any(expr: ast.Expr, functions: Container[str]) -> bool:
+    """Whether an expression calls one of some functions."""
+    return any(call.function in functions for call in _calls(expr))
 
 
 def _calls(expr: ast.Expr) -> Iterator[ast.Call]:

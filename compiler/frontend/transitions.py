@@ -97,17 +97,10 @@ class Block:
     def _assign(self, item: ast.Assign) -> None:
         e, name = self.e, item.name.id
         axes = self._state_axes(item)
-        if self.transition.block:
-            fresh = self.now.get(name) is None
-            if fresh and axes is not None:
-                self.now[name] = e.b.leaf("state", name, axes)  # being built: so far it is the state before
-            value = e.value(item.value)
-        else:
-            value = e.value(item.value)
-        if axes is None:
-            value = POISON
-        else:
-            value = bind(e, f"`{name}'`", value, axes, item.name, item.value)
+        if self.transition.block and self.now.get(name) is None and axes is not None:
+            self.now[name] = e.b.leaf("state", name, axes)  # being built: so far it is the state before
+        value = e.value(item.value)
+        value = POISON if axes is None else bind(e, f"`{name}'`", value, axes, item.name, item.value)
         if not isinstance(value, int | Poison):
             e.report.add(clashes.no_entries(e, value, item.value))
             value = POISON
