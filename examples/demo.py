@@ -20,6 +20,10 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.syntax import Syntax
+from rich.text import Text
+
+from recurra.dsl.highlight import to_terminal
+from recurra.dsl.source import Source
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = Path("examples/zoo/gated_delta_net.rec")
@@ -47,27 +51,27 @@ def main() -> None:
 def compiler_tour() -> None:
     """What a user types at a new spec, and what comes back."""
     console.rule("[bold]1. One file becomes a verified recurrence")
-    console.print(Syntax((ROOT / SPEC).read_text(encoding="utf-8"), "python", background_color="default"))
+    source = Source(SPEC.name, (ROOT / SPEC).read_text(encoding="utf-8"))
+    console.print(Text.from_ansi(to_terminal(source).rstrip()))
     recurra("check", str(SPEC))
     recurra("explain", str(SPEC))
     recurra("verify", str(SPEC))
-    recurra("show", "source", str(SPEC), lines=40)
+    recurra("show", "source", str(SPEC), part="    for i in range")
 
 
-def recurra(*words: str, lines: int | None = None) -> None:
-    """Run one verb of the command line and show what it prints (at most ``lines`` lines of it)."""
+def recurra(*words: str, part: str = "") -> None:
+    """Run one verb of the command line and show what it prints; of Python only the part that begins so."""
     console.print(f"\n[bold green]$[/] [bold]recurra {' '.join(words)}[/]")
     command = [sys.executable, "-m", "recurra", *words]
-    if lines is None:
-        done = subprocess.run(command, cwd=ROOT)
-    else:
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        shown = done.stdout.splitlines()
-        print("\n".join(shown[:lines]))
-        if len(shown) > lines:
-            console.print(f"[dim]... and {len(shown) - lines} more lines[/]")
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE if part else None, text=True)
     if done.returncode:
         sys.exit(f"recurra {words[0]} failed with exit code {done.returncode}")
+    if part:
+        before, found, after = done.stdout.partition(part)
+        shown, _, rest = (found + after).partition("\n\n")
+        console.print(f"[dim]... {before.count(chr(10))} lines[/]")
+        console.print(Syntax(shown, "python", background_color="default"))
+        console.print(f"[dim]... {rest.count(chr(10))} more lines, the backward pass among them[/]")
 
 
 # ---------------------------------------------------------------- learning
