@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .fused import Fused
 from .stepped import Stepped
@@ -19,10 +18,20 @@ from .stepped import Stepped
 _LIBRARY = torch.library.Library("recurra", "FRAGMENT")
 
 
+_ONLY_REFERENCE = (
+    "generated kernels have first derivatives in reverse mode only; "
+    'call with backend="reference" for second derivatives, forward mode and vmap'
+)
+
+
 def apply(name: str, results: int, tensors: Sequence[Tensor], steps: int, reverse: bool) -> tuple[Tensor, ...]:
     """Outputs and end states (``results`` of them) of the operators registered under ``name``."""
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return _Recurrence.apply(name, results, steps, reverse, *tensors)
+    train = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if not torch.compiler.is_compiling():
+        # without gradients too: torch would take an operator's missing forward-mode derivative for zero
+        return tuple(_Eager.apply(name, results, steps, reverse, train, *tensors)[:results])
+    if train:
+        return tuple(_Recurrence.apply(name, results, steps, reverse, train, *tensors)[:results])
     return tuple(_operator(name, "infer")(*tensors, steps, reverse))
 
 
@@ -34,18 +43,52 @@ class _Recurrence(torch.autograd.Function):
     """Forward and backward operators of one recurrence, tied together."""
 
     @staticmethod
-    def forward(ctx: Any, name: str, results: int, steps: int, reverse: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
-        values = _operator(name, "forward")(*tensors, steps, reverse)
-        ctx.save_for_backward(*tensors, *values[results:])
-        ctx.name, ctx.steps, ctx.reverse = name, steps, reverse
-        return tuple(values[:results])
+    def forward(
+        name: str, results: int, steps: int, reverse: bool, train: bool, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        return tuple(_operator(name, "forward" if train else "infer")(*tensors, steps, reverse))
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        name, results, steps, reverse, train, *tensors = inputs
+        if train:
+            kept = output[results:]
+            ctx.mark_non_differentiable(*kept)
+            ctx.save_for_backward(*tensors, *kept)
+            ctx.name, ctx.results, ctx.steps, ctx.reverse = name, results, steps, reverse
+
+    @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        packed = [cotangent.contiguous() for cotangent in cotangents]
-        found = _operator(ctx.name, "backward")(*ctx.saved_tensors, *packed, ctx.steps, ctx.reverse)
-        return None, None, None, None, *found
+        packed = [cotangent.contiguous() for cotangent in cotangents[: ctx.results]]
+        values = (*ctx.saved_tensors, *packed)
+        found = _operator(ctx.name, "backward")(*(value.detach() for value in values), ctx.steps, ctx.reverse)
+        if torch.is_grad_enabled() and any(value.requires_grad for value in values):
+            found = _Once.apply(len(found), *found, *values)
+        return None, None, None, None, None, *found
+
+
+class _Eager(_Recurrence):
+    """The same outside of ``torch.compile``, which does not trace functions with these methods."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(_ONLY_REFERENCE)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        raise RuntimeError(_ONLY_REFERENCE)
+
+
+class _Once(torch.autograd.Function):
+    """Gradients that depend on what they were computed from, but cannot be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor.clone() for tensor in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        raise RuntimeError(_ONLY_REFERENCE)
 
 
 def register(name: str, executor: Fused | Stepped) -> None:
