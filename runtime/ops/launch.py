@@ -16,6 +16,7 @@ from ...compiler.lower import kernel_ir
 from ...compiler.lower.kernel_ir import INTEGERS, Kernel
 from ...compiler.lower.layout import Layout
 from ...compiler.targets import register_limit, warps
+from ..store.loader import explained
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,12 @@ def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: E
     heads = {t.heads: tensors[t.name].shape[2] for t in kernel.tensors if t.heads != "heads"} | {"heads": extent.heads}
     named = {name: heads[name] for name in constants(kernel)}
     device = args[0].device
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            _launch_on_device(module, kernel, programs, args, named, device)
-    else:
-        getattr(module, kernel.name)[(programs,)](*args, **named)
+    with explained(module.__rec_map__):
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                _launch_on_device(module, kernel, programs, args, named, device)
+        else:
+            getattr(module, kernel.name)[(programs,)](*args, **named)
 
 
 _SPILLING: set[tuple[str, str, tuple[int, ...], torch.device]] = set()
