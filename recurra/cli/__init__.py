@@ -1,31 +1,32 @@
-"""The command ``recurra``: one file per verb, each of which imports what it needs when it runs."""
+"""The command ``recurra``: one file per verb; only the verb that is called is imported, and what it needs."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from .check import check
-from .doctor import doctor
-from .explain import explain
-from .fmt import fmt
-from .new import new
-from .show import show
-from .verify import verify
+VERBS = ("new", "check", "fmt", "show", "explain", "verify", "doctor")
+"""Verbs in the order of the help; each is a function of that name in the file of that name."""
 
-VERBS = (new, check, fmt, show, explain, verify, doctor)
 
-app = typer.Typer(
-    help="Compile recurrences: from twenty lines of .rec to fused, verified kernels.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for verb in VERBS:
-    app.command()(verb)
+def command_line(verbs: Iterable[str] = VERBS) -> typer.Typer:
+    """The command line with these verbs."""
+    app = typer.Typer(
+        help="Compile recurrences: from twenty lines of .rec to fused, verified kernels.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for verb in verbs:
+        app.command(verb)(getattr(import_module(f".{verb}", __name__), verb))
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -36,7 +37,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
@@ -46,5 +46,6 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; mistakes in files and arguments end with one message and exit code 1."""
-    app(prog_name="recurra")
+    """Run the command line: exit code 1 for mistakes in files and arguments, 2 for wrong usage."""
+    called = [verb for verb in sys.argv[1:2] if verb in VERBS]
+    command_line(called or VERBS)(prog_name="recurra")

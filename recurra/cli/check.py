@@ -10,7 +10,10 @@ def check(
     const: specs.Consts = None,
     as_json: specs.AsJson = False,
 ) -> None:
-    """Find all mistakes in .rec files; exit code 1 if there are any."""
+    """Find all mistakes in .rec files.
+
+    Exit code 1 if there are any.
+    """
     from ..compiler.options import Options
     from ..compiler.pipeline import compile_source
 

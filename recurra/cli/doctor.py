@@ -17,7 +17,10 @@ _PACKAGES = ("recurra", "torch", "triton", "sympy", "lark", "jinja2", "numpy", "
 
 
 def doctor(as_json: specs.AsJson = False) -> None:
-    """Show versions, devices, compilers and the cache, and how to mend what is wrong; exit code 1 if so."""
+    """Show what is installed and how to mend it.
+
+    Versions, devices, compilers, the cache; exit code 1 if something is wrong.
+    """
     data = diagnose()
     if as_json:
         specs.print_json(data)

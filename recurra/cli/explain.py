@@ -18,7 +18,10 @@ def explain(
     const: specs.Consts = None,
     as_json: specs.AsJson = False,
 ) -> None:
-    """Explain an error code, or what a recurrence became: class, strategies, backend, and why."""
+    """Explain an error code or a recurrence.
+
+    Of a recurrence: its class, the strategies, the backend, and why.
+    """
     if re.fullmatch(r"[Ee]\d+", subject):
         _explain_code(subject, as_json)
         return

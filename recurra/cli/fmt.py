@@ -19,7 +19,10 @@ def fmt(
     diff: Annotated[bool, typer.Option("--diff", help="Change nothing; print what would change.")] = False,
     as_json: specs.AsJson = False,
 ) -> None:
-    """Format .rec files in place; - reads standard input and writes standard output."""
+    """Format .rec files in place.
+
+    - reads standard input and writes standard output.
+    """
     from ..dsl.formatter import format_source
 
     problems = specs.Problems()

@@ -39,7 +39,10 @@ def new(
     template: Annotated[str, typer.Option("--from", metavar="RECURRENCE", help="Start from one of the zoo.")] = "",
     as_json: specs.AsJson = False,
 ) -> None:
-    """Write a commented starter specification; an existing file is never overwritten."""
+    """Write a commented starter specification.
+
+    An existing file is never overwritten.
+    """
     path = Path(name if name.endswith(".rec") else f"{name}.rec")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", path.stem) or path.stem in KEYWORDS:
         raise typer.BadParameter(f"{path.stem!r} is no name: use letters, digits and _", param_hint="NAME")

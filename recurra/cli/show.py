@@ -18,7 +18,7 @@ def show(
     const: specs.Consts = None,
     as_json: specs.AsJson = False,
 ) -> None:
-    """Print what one stage of the compiler made of a recurrence."""
+    """Print what a stage of the compiler made."""
     from ..compiler.stages import STAGES, show_stage
     from ..dsl.suggest import closest
 

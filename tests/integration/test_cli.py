@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from recurra.cli import app
+from recurra.cli import VERBS, command_line
 
 GOOD = """recurrence fading
 \"\"\"A matrix that fades.\"\"\"
@@ -50,7 +50,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def call(*arguments: str, code: int = 0, stdin: str | bytes | None = None) -> Result:
-    result = CliRunner().invoke(app, list(arguments), input=stdin, prog_name="recurra")
+    result = CliRunner().invoke(command_line(), list(arguments), input=stdin, prog_name="recurra")
     assert result.exit_code == code, (result.output, result.stderr, result.exception)
     assert code == 1 or result.exception is None or isinstance(result.exception, SystemExit)
     return result
@@ -65,7 +65,7 @@ def data(*arguments: str, code: int = 0, stdin: str | None = None) -> dict:
 
 def test_help_and_version() -> None:
     listing = call("--help").stdout
-    for verb in ("new", "check", "fmt", "show", "explain", "verify", "doctor"):
+    for verb in VERBS:
         assert f" {verb} " in listing
         assert "--json" in call(verb, "--help").stdout
     assert call("--version").stdout.startswith("recurra 0.")
@@ -147,7 +147,7 @@ def test_check_is_fast_and_loads_nothing_heavy(here: Path) -> None:
     )
     command = [sys.executable, "-c", script, "check", "five.rec"]
     times = []
-    for _ in range(3):
+    for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
