@@ -106,8 +106,12 @@ def _compile(module: Any, kernel: Kernel, target: Target, request: Mapping[str, 
     gpu = GPUTarget(target.backend, target.architecture, target.warp)
     options = {"num_warps": chosen}
     built = triton.compile(source, target=gpu, options=options)
+    # what follows is what the launcher does
+    if built.metadata.shared > target.shared:
+        options["num_stages"] = 1
+        built = triton.compile(source, target=gpu, options=options)
     registers, spills = _usage(built)
-    if spills and target.backend == "cuda":  # as the launcher does
+    if spills and target.backend == "cuda":
         built = triton.compile(source, target=gpu, options={**options, "maxnreg": register_limit(chosen)})
         registers, spills = _usage(built)
     code = built.asm.get("ptx") or built.asm["amdgcn"]

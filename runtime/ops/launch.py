@@ -96,21 +96,29 @@ def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: E
             getattr(module, kernel.name)[(programs,)](*args, **named)
 
 
-_SPILLING: set[tuple[str, str, tuple[int, ...], torch.device]] = set()
-"""Kernels that spilled when the assembler was left alone: by module, kernel, numbers of heads and device."""
+_OPTIONS: dict[tuple[object, ...], dict[str, int]] = {}
+"""What was learned about a kernel at its first launch, by module, kernel, numbers of heads and device."""
 
 
 def _launch_on_device(
     module: Any, kernel: Kernel, programs: int, args: list[Any], named: dict[str, int], device: torch.device
 ) -> None:
-    chosen = warps(kernel, architecture(device), triton_version())
-    options: dict[str, Any] = {"num_warps": chosen}
-    key = (module.__name__, kernel.name, tuple(named.values()), device)
-    if key in _SPILLING:
-        options["maxnreg"] = register_limit(chosen)
-    built = getattr(module, kernel.name)[(programs,)](*args, **named, **options)
+    from triton.runtime.errors import OutOfResources
+
+    key = (module.__name__, kernel.name, *named.values(), device)
+    if key not in _OPTIONS:
+        _OPTIONS[key] = {"num_warps": warps(kernel, architecture(device), triton_version())}
+    options = _OPTIONS[key]
+    function = getattr(module, kernel.name)[(programs,)]
+    try:
+        built = function(*args, **named, **options)
+    except OutOfResources:
+        if "num_stages" in options:
+            raise
+        options["num_stages"] = 1  # loads are no longer buffered ahead in shared memory
+        built = function(*args, **named, **options)
     if not torch.version.hip and getattr(built, "n_spills", 0):
-        _SPILLING.add(key)
+        options["maxnreg"] = register_limit(options["num_warps"])  # from the next launch on
 
 
 @cache
