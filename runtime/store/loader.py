@@ -96,13 +96,41 @@ def locate(traceback: TracebackType | None, line_map: LineMap) -> str | None:
     return place
 
 
+def locate_error(error: BaseException, line_map: LineMap) -> str | None:
+    """The place in the `.rec` text that an error, or what caused it, came from.
+
+    Python's own tracebacks are followed, and the positions that Triton's compiler notes.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        place = locate(current.__traceback__, line_map) or _locate_compiled(current, line_map)
+        if place is not None:
+            return place
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def _locate_compiled(error: BaseException, line_map: LineMap) -> str | None:
+    """The place of an error of Triton's compiler, which carries a function's text and a line within it."""
+    text, line = getattr(error, "src", None), getattr(getattr(error, "node", None), "lineno", None)
+    if not isinstance(text, str) or line is None:
+        return None
+    try:
+        before, found, _ = Path(line_map.file).read_text(encoding="utf-8").partition(text.rstrip())
+    except OSError:
+        return None
+    return line_map.place(before.count("\n") + line) if found else None
+
+
 @contextmanager
 def explained(line_map: LineMap) -> Iterator[None]:
     """Exceptions that pass through the generated file end with ``from lstm.rec:22:3: ...``."""
     try:
         yield
     except Exception as error:
-        place = locate(error.__traceback__, line_map)
+        place = locate_error(error, line_map)
         if place is not None:
             _add_note(error, f"from {place}")
         raise

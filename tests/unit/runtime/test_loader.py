@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import os
@@ -47,6 +48,27 @@ def test_errors_name_the_line_of_the_spec(generated: Path) -> None:
     shown = "".join(traceback.format_exception(caught.value))
     assert shown.rstrip().endswith("from demo.rec:22:5: S' = y / 0")
     assert locate(caught.value.__traceback__, module.__rec_map__) == "demo.rec:22:5: S' = y / 0"
+
+
+def test_what_caused_an_error_is_followed(generated: Path) -> None:
+    module = load_module(generated, "recurra_test_generated")
+    with pytest.raises(RuntimeError) as caught, explained(module.__rec_map__):
+        try:
+            module.step(1)
+        except ZeroDivisionError as error:
+            raise RuntimeError("kernel failed") from error
+    assert "".join(traceback.format_exception(caught.value)).rstrip().endswith("from demo.rec:22:5: S' = y / 0")
+
+
+def test_positions_of_tritons_compiler_are_followed(generated: Path) -> None:
+    """Its errors carry the text of the function and a line counted from there."""
+    generated.write_text("import os\n\n\n" + CODE)
+    map_path(generated).write_text(json.dumps({"source": "demo.rec", "lines": {"6": [22, 5, "S' = y / 0"]}}))
+    error = ValueError("invalid operands")
+    error.src, error.node = CODE, ast.parse(CODE).body[0].body[1]
+    with pytest.raises(ValueError) as caught, explained(read_map(generated)):
+        raise error
+    assert "from demo.rec:22:5: S' = y / 0" in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_note_is_added_once(generated: Path) -> None:
