@@ -129,8 +129,8 @@ def repeated(x: Interval, size: Size) -> Interval:
     """The sum of as many values as an axis has entries: at least one."""
     if size.known is not None:
         return between(_many(low(x), size.known), _many(high(x), size.known))
-    lower = low(x) if x.low >= 0 else (-math.inf, x.low_open)
-    upper = high(x) if x.high <= 0 else (math.inf, x.high_open)
+    lower = low(x) if x.low >= 0 else (-math.inf, x.low_open or x.low > -math.inf)
+    upper = high(x) if x.high <= 0 else (math.inf, x.high_open or x.high < math.inf)
     return between(lower, upper)
 
 

@@ -88,12 +88,11 @@ def _normalised(body: Body, instr: Instr) -> int | None:
     if instr.op != "mul":
         return None
     for x, factor in (instr.args, instr.args[::-1]):
-        spread = body[factor]
-        root = body[spread.args[0]] if spread.op == "broadcast" else spread
+        root = _repeated(body, factor)
         if root.op != "rsqrt":
             continue
         total = body[root.args[0]]
-        terms = [body[arg] for arg in total.args] if total.op == "add" else [total]
+        terms = [_repeated(body, arg) for arg in total.args] if total.op == "add" else [total]
         sums = [t for t in terms if t.op == "sum" and body[t.args[0]].op == "square"]
         extra = [t for t in terms if t not in sums]
         positive = all(t.op == "const" and t.attrs[0] >= 0 for t in extra)
@@ -101,6 +100,12 @@ def _normalised(body: Body, instr: Instr) -> int | None:
         if found and sums[0].attrs[0] == len(instr.axes) - 1:
             return x
     return None
+
+
+def _repeated(body: Body, value: int) -> Instr:
+    """A value, or the one that it only repeats."""
+    instr = body[value]
+    return body[instr.args[0]] if instr.op == "broadcast" else instr
 
 
 # ---------------------------------------------------------------- one operation
@@ -142,7 +147,7 @@ def _interval(
 def _share(body: Body, instr: Instr, numerator: Interval) -> Interval | None:
     """The range of ``x / sum(x)`` of something that is not negative, as in a softmax."""
     x, below = instr.args
-    total = body[body[below].args[0]] if body[below].op == "broadcast" else body[below]
+    total = _repeated(body, below)
     if total.op == "sum" and total.args == (x,) and numerator.low >= 0:
         return Interval(0.0, 1.0, low_open=numerator.low_open and numerator.low == 0)
     return None
@@ -159,6 +164,9 @@ def _power(body: Body, instr: Instr, base: Interval, exponent: Interval) -> Inte
         else:
             result = increasing(lambda x: math.copysign(abs(x) ** count, x), base)
         return divide(Interval(1.0, 1.0), result) if exponent.low < 0 else result
+    if base.low >= 0 and exponent.low == exponent.high:
+        image = increasing if exponent.low >= 0 else decreasing
+        return image(lambda x: _real_power(x, exponent.low), base)
     if base.low >= 0:
         ends = [_real_power(x, y) for x in (base.low, base.high) for y in (exponent.low, exponent.high)]
         if base.low < 1 < base.high:

@@ -24,12 +24,14 @@ def call(e: Expressions, expr: ast.Call) -> Value:
     function = FUNCTIONS.get(expr.function)
     if function is not None:
         return function.call(e, expr)
+    args = [e.value(arg) for arg in expr.args]
     symbol = _called(e, expr)
     assert symbol.function is not None
-    args = [e.value(arg) for arg in expr.args]
     clashes.check_count(expr, len(symbol.function.parameters), len(symbol.function.parameters), e.text(
         Span(symbol.span.start, symbol.function.body.span.start)).rstrip(" ="))  # fmt: skip
     e.calls += 1
+    if e.calls > MAX_CALLS + 1:
+        raise Silent
     if e.calls > MAX_CALLS:
         raise Mistake("E0118", f"this file calls its functions more than {MAX_CALLS} times", expr.span)
     bound = {ident.id: value for ident, value in zip(symbol.function.parameters, args, strict=True)}

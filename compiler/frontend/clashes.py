@@ -137,7 +137,9 @@ def not_as_declared(what: str, declared: Axes, found: Axes, place: Span, value: 
         helps.append(f"`outer` makes a matrix of two vectors; nothing is repeated along `{missing[0]}` silently")
     elif extra and not missing:
         helps.append(f"reduce `{extra[0]}`, as in `sum(x, {extra[0]})`, or contract it with `@`")
-    return Mistake("E0209", f"{what} is declared {shown(declared)}", value, shown(found), *helps,
+    one = f"with axes {shown(declared)}" if declared else "as a scalar"
+    message = f"{what} is declared {one}, and this is {shown(found) if found else 'a scalar'}"
+    return Mistake("E0209", message, value, shown(found), *helps,
                    labels=[Label(place, shown(declared))])  # fmt: skip
 
 

@@ -159,6 +159,7 @@ class Declarations:
 
     def _input(self, item: ast.InputItem) -> None:
         axes = self._axes(item.name, item.axes)
+        self.e.before = self.names.order
         promised = self.interval(item.range)
         if axes is None:
             return

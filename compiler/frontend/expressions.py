@@ -98,8 +98,8 @@ class Expressions:
             raise Silent
         found = size_of(self.b, value) if isinstance(value, int) else None
         if found is None:
-            helps = "add and subtract integers, consts and dimensions, such as `M - 1`"
-            raise Mistake("E0213", f"{purpose} is an integer that is known while compiling", expr.span, "", helps)
+            helps = "write a sum of whole numbers, consts and dimensions, such as `M - 1`"
+            raise Mistake("E0213", f"{purpose} is a whole number that is known while compiling", expr.span, "", helps)
         return found
 
     @contextmanager
