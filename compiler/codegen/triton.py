@@ -97,7 +97,7 @@ def _place(kernel: Kernel) -> Iterator[str]:
     for name in _axis_names(kernel):
         yield from _offsets(layout, name)
     if any(tensor.place == "step" for tensor in kernel.tensors):
-        yield f"t = {_FIRST_STEP[kernel.template].format(**kernel.facts)}"
+        yield f"t = ({_FIRST_STEP[kernel.template].format(**kernel.facts)}).to(tl.int64)"
     late = _written_last(kernel)
     yield from (_pointer(kernel, tensor) for tensor in kernel.tensors if tensor.name not in late)
 
@@ -341,8 +341,6 @@ def _assign(layout: Layout, s: Statement) -> str:
     (ref,) = s.args
     if ref.labels == s.labels and ref.number is None:
         return f"{s.target} = {ref.name}"
-    if not s.labels:
-        return f"{s.target} = {_spread(ref, ())} + {s.target} * 0.0"
     if ref.number is not None:
         return f"{s.target} = tl.full({_shape(layout, s.labels)}, {number(ref.number)}, tl.float32)"
     return f"{s.target} = tl.broadcast_to({_spread(ref, s.labels)}, {_shape(layout, s.labels)})"

@@ -8,20 +8,16 @@ No kernel reads what it has written itself.
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..autodiff.plan import Plan
 from ..ir.program import Body, Program, depends_on, live
 from ..ir.types import Axes
-from .kernel_ir import INTEGERS, Coordinate, Kernel, Ref, Statement, Tensor
+from .kernel_ir import Coordinate, Kernel, Ref, Statement, Tensor
 from .layout import ROWS, Label, Layout, identifier, labels_of
+from .naming import is_free
 from .tiles import TileWriter
-
-_SKELETON = "tl triton pid i i_b i_h i_r i_c o_rows m_rows t chunk range float"
-RESERVED = frozenset((*keyword.kwlist, *_SKELETON.split(), *INTEGERS))
-"""Names that a kernel's skeleton uses."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +67,20 @@ class _Maker:
             for i in program.inputs
         }
         self.params = {p.name: Tensor(p.name, "head", p.axes, compute=False) for p in program.params}
-        self.state = {s.name: f"{s.name}_" if s.name in RESERVED else s.name for s in program.states}
-        self.reserved = {*RESERVED, *self.state.values(), *(f"d_{name}" for name in self.state)}
-        self.reserved |= {f"{prefix}_{identifier(name)}" for name in layout.sizes for prefix in "iom"}
-        self.reserved |= {f"sum_{name}" for name in self.params}
+        self.reserved = {f"{prefix}_{identifier(name)}" for name in layout.sizes for prefix in "iom"}
+        self.reserved |= {f"d_{s.name}" for s in program.states} | {f"sum_{name}" for name in self.params}
+        self.state: dict[str, str] = {}
+        for state in program.states:
+            self.state[state.name] = self.variable(state.name)
+            self.reserved.add(self.state[state.name])
 
     # ------------------------------------------------------------ helpers
+
+    def variable(self, name: str) -> str:
+        """A variable's name that nothing else has."""
+        while name in self.reserved or not is_free(name):
+            name += "_"
+        return name
 
     def full(self, axes: Axes) -> tuple[Label, ...]:
         """All sides that a state-like value with these axes has."""

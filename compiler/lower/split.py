@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ...dsl.source import Span
-from ..ir.program import Body, Initialiser, Input, Instr, Output, Param, Program, depends_on, live
+from ..ir.program import Body, Initialiser, Input, Instr, Output, Param, Program, State, depends_on, live
 from ..ir.types import EVERYTHING
+from .naming import tensor_name
+
+_Named = TypeVar("_Named", Input, Param, State, Output)
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Split:
     whose extra outputs are read after. ``before`` names values of the original body that become
     inputs or params of the core; ``taps`` names those that it puts out for ``after``, the outputs of the
     original program that are computed from taps (and inputs and params) for all steps at once.
+    Leaves and outputs of the core are called as :func:`naming.tensor_name` says.
     """
 
     program: Program
@@ -40,6 +45,9 @@ def split(program: Program) -> Split:
     of_param, of_data = depends_on(body, ("param",)), depends_on(body, ("state", "input"))
     matrix = [of_param[i] and not of_data[i] and len(instr.axes) >= 2 for i, instr in enumerate(body)]
     stepped = live(body, (s.next for s in program.states))
+    if any(body[p].op == "clip_grad" and not of_state[p] for p in live(body, program.roots())):
+        # What is clipped is the whole cotangent of one step, so such a value must not be computed in two places.
+        return Split(program, _core(program, (), (), frozenset()), (), (), ())
     late = _late(program, matrix, of_state, stepped)
     taps = _taps(body, late, of_state, (o.value for o in program.outputs))
     roots = (*(s.next for s in program.states), *taps, *_plain(program, late))
@@ -100,7 +108,11 @@ def _core(
     names = {position: name for name, position in before}
     varies = depends_on(program.body, ("input",))
     body: list[Instr] = [
-        replace(instr, op="leaf", args=(), attrs=("input" if varies[i] else "param", names[i])) if i in names else instr
+        replace(instr, op="leaf", args=(), attrs=("input" if varies[i] else "param", names[i]))
+        if i in names
+        else replace(instr, attrs=(instr.attrs[0], tensor_name(instr.attrs[1])))
+        if instr.op == "leaf"
+        else instr
         for i, instr in enumerate(program.body)
     ]
     roots = [s.next for s in program.states] + [p for _, p in taps] + list(_plain(program, late))
@@ -108,27 +120,31 @@ def _core(
     number = {old: new for new, old in enumerate(sorted(needed))}
     kept = tuple(replace(body[p], args=tuple(number[a] for a in body[p].args)) for p in sorted(needed))
     leaves = {i.attrs for i in kept if i.op == "leaf"}
-    inputs = [i for i in program.inputs if ("input", i.name) in leaves]
+    inputs = [i for i in map(_renamed, program.inputs) if ("input", i.name) in leaves]
     inputs += [
         Input(name, program.body[p].axes, EVERYTHING, False, _span(program, p)) for name, p in before if varies[p]
     ]
-    params = [p for p in program.params if ("param", p.name) in leaves]
+    params = [p for p in map(_renamed, program.params) if ("param", p.name) in leaves]
     params += [
         Param(name, program.body[p].axes, Initialiser(), False, _span(program, p))
         for name, p in before
         if not varies[p]
     ]
-    outputs = [replace(o, value=number[o.value]) for o in program.outputs if o.value not in late]
+    outputs = [replace(_renamed(o), value=number[o.value]) for o in program.outputs if o.value not in late]
     outputs += [Output(name, program.body[p].axes, number[p], _span(program, p)) for name, p in taps]
     return replace(
         program,
         inputs=tuple(inputs),
         params=tuple(params),
-        states=tuple(replace(s, start=number[s.start], next=number[s.next]) for s in program.states),
+        states=tuple(replace(_renamed(s), start=number[s.start], next=number[s.next]) for s in program.states),
         gates=(),
         outputs=tuple(outputs),
         body=kept,
     )
+
+
+def _renamed(item: _Named) -> _Named:
+    return replace(item, name=tensor_name(item.name))
 
 
 def _span(program: Program, position: int) -> Span:

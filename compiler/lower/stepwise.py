@@ -19,7 +19,7 @@ from ..ir.program import Body, Input, Output, Program, depends_on, live
 from ..ir.types import EVERYTHING, Axes
 from .kernel_ir import Kernel, Ref, Statement, Tensor
 from .layout import Layout, identifier
-from .recurrent import RESERVED, coordinates
+from .recurrent import coordinates
 from .tiles import TileWriter
 
 Labels = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -209,7 +209,7 @@ class _Cutter:
     def kernel(self, name: str, body: Body, stores: Iterable[tuple[int, Tensor]]) -> Kernel:
         """A point-wise kernel: loads leaves, computes, stores."""
         stores = list(stores)
-        reserved = {*RESERVED, *(f"{p}_{identifier(n)}" for n in self.layout.sizes for p in "iom")}
+        reserved = {f"{p}_{identifier(n)}" for n in self.layout.sizes for p in "iom"}
         writer = TileWriter(body, self.layout, self.sources, "ieee", reserved)
         writer.lower(live(body, (value for value, _ in stores)))
         written = [

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...compiler.ir.program import Program
 from ...compiler.kernels import Compiled, KernelOptions, compile_kernels
+from ...compiler.lower.naming import tensor_name
 from ...compiler.lower.recurrent import Recurrent
 from .. import reference
 from ..store.cache import Store, fingerprint
@@ -112,19 +113,20 @@ def run(
     parts = kernels.compiled.split
     batch, heads = reference.extent(inputs, params, initial)
     leaves = _leaves(inputs, params, heads)
-    like = torch.empty((), dtype=torch.float32, device=tensors[0].device)
+    like = torch.empty((), dtype=torch.float32, device=tensors[0].device if tensors else None)
     full = (batch, steps, heads)
     known: dict[int, Tensor] = {}
     if parts.before:
         known = reference.evaluate(program.body, [p for _, p in parts.before], leaves, sizes, 3, full=full, like=like)
     early = {name: known[p] for name, p in parts.before}
+    own = {tensor_name(name): tensor for name, tensor in (*inputs.items(), *params.items())}
     arguments = [
         *(
-            inputs[i.name] if i.name in inputs else early[i.name].expand(*full, *early[i.name].shape[3:])
+            own[i.name] if i.name in own else early[i.name].expand(*full, *early[i.name].shape[3:])
             for i in parts.core.inputs
         ),
         *(
-            params[p.name] if p.name in params else early[p.name][0, 0].expand(heads, *early[p.name].shape[3:])
+            own[p.name] if p.name in own else early[p.name][0, 0].expand(heads, *early[p.name].shape[3:])
             for p in parts.core.params
         ),
         *_starts(program, sizes, initial, batch, heads, like),
@@ -139,9 +141,9 @@ def run(
         late = reference.evaluate(
             program.body, [p for _, p in parts.after], leaves, sizes, 3, known=known, full=full, like=like
         )
-    by_name |= {name: late[p].expand(*full, *late[p].shape[3:]) for name, p in parts.after}
+    by_name |= {tensor_name(name): late[p].expand(*full, *late[p].shape[3:]) for name, p in parts.after}
     dtype = _result_dtype(inputs)
-    return tuple(by_name[o.name].to(dtype) for o in program.outputs), tuple(values[outputs:])
+    return tuple(by_name[tensor_name(o.name)].to(dtype) for o in program.outputs), tuple(values[outputs:])
 
 
 def default_options(inputs: Mapping[str, Tensor]) -> KernelOptions:

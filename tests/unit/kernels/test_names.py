@@ -1,0 +1,118 @@
+"""Nothing that an author may call things collides with what generated code calls its own."""
+
+from __future__ import annotations
+
+import pytest
+from unit.kernels.against_reference import STRATEGIES, arguments, check, run, sizes_of, spec
+
+from recurra.compiler.kernels import KernelOptions, compile_kernels
+from recurra.compiler.lower.naming import tensor_name
+
+SPECS = {
+    "pointers": """recurrence r
+dims V
+state h[V]
+input q[V], p_q[V], p_h_start[V]
+transition h' = tanh(q + p_q + 0.5 * h)
+output o[V] = h' * p_h_start
+""",
+    "gradients": """recurrence r
+dims V
+state h[V], d_h, d_d_h
+input x[V], d_x[V], d_o[V]
+param w, d_w
+transition h' = tanh(x * d_o + d_h * h + w)
+transition d_h' = sin(d_h + d_w + d_d_h)
+transition d_d_h' = 0.5 * d_d_h + 0.1
+output o[V] = h' * x + d_x
+""",
+    "places": """recurrence r
+dims V
+state h[V], h_after[V]
+input x[V], h_before[V], h_start[V], h_end, h_checkpoint[V], sum_w, d_h_start, d_h_end
+param w
+transition h' = tanh(x * h_before + w * h + h_end * sum_w + d_h_start)
+transition h_after' = h_after * sigmoid(h_start) + h_checkpoint
+output o[V] = h' * d_h_end + h_after'
+""",
+    "parts": """recurrence r
+dims V
+state h[V]
+input factor_0[V], product_0[V], tap_0[V], before_0[V], x[V], adjoint_product_0, operand_0, forward_operand_0
+param W[V, V], U[V, V]
+transition h' = tanh(W @ h + factor_0 * product_0 + U @ x * tap_0 + operand_0 * adjoint_product_0)
+output o[V] = h' * before_0 * forward_operand_0
+output y[V] = U @ h'
+""",
+    "skeleton": """recurrence tl
+dims V
+state t[V], t_[V]
+input batch[V], steps, tl[V], triton, pid, i_h, heads, count[V], i, o_V[V], m_V[V], range
+transition t' = tanh(batch * steps * tl * triton + pid * i_h * heads * count + i * o_V + 0.5 * t_)
+transition t_' = 0.5 * t_ + t * range
+output m_rows[V] = t' * m_V + t_'
+""",
+    "arguments": """recurrence r
+dims V
+state h[V]
+input x[V], x_ptr[V], x_sb, x_st, x_s0, heads_x
+let x_sh = x_sb * x_st
+transition h' = tanh(x * x_sh + x_s0 * x_ptr + heads_x * h)
+output o[V] = h' * x
+""",
+    "keywords": """recurrence r
+dims V
+state lambda[V]
+input def, class[V], None, True
+transition lambda' = tanh(lambda * True + class * def)
+output if[V] = lambda' * None
+output import = def * True
+""",
+    "helpers": """recurrence r
+dims V
+state h[V]
+input x[V]
+let _tanh = 0.5 * x
+let exp = x * h[0]
+let p_x = h * 2
+let o_V = h
+let float = h * 0.1
+let h_next = x * x
+transition h' = tanh(_tanh + exp * p_x + float * o_V + h_next)
+output o[V] = h'
+""",
+}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", SPECS)
+def test_names(name: str, strategy: str) -> None:
+    program = spec(SPECS[name])
+    sizes = sizes_of(program, 5)
+    options = KernelOptions(chunk=2, strided=name == "arguments")
+    check(program, sizes, arguments(program, sizes, steps=3), strategy, options=options)
+
+
+def test_ordinary_names_are_kept() -> None:
+    ordinary = "x q S_t d h_t k2 dt_bias A_log x_before_ stepper heads pre_end_of start"
+    changed = {name: tensor_name(name) for name in ordinary.split() if tensor_name(name) != name}
+    assert changed == {"x_before_": "x_before__"}
+
+
+def test_names_stay_different() -> None:
+    names = ["d_x", "_d_x", "__d_x", "x_end", "x_end_", "d_x_end", "_d_x_end", "d_x_end_", "tap_0", "tap_0_", "x"]
+    assert len({tensor_name(name) for name in names}) == len(names)
+
+
+def test_variables_have_the_authors_names() -> None:
+    program = spec(SPECS["helpers"])
+    text = compile_kernels(program, {"V": 5}, KernelOptions()).generated.text
+    for line in ("exp = x * ", "h = tl.load(p_h_start", "h = tanh"):
+        assert line in text
+
+
+def test_a_recurrence_without_tensors_runs() -> None:
+    program = spec("recurrence r\nstate a, b\ntransition a' = 0.5 * b + 1\ntransition b' = a\noutput o = a' - b'\n")
+    given = arguments(program, {}, steps=4, heads=1, start=False)
+    for strategy in STRATEGIES:
+        assert run(program, {}, given, strategy)["o"].value.flatten().tolist() == [1.0, 0.0, 0.5, 0.0]
