@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .layer import check_layer
 from .ranges import check_ranges
+from .sizes import check_sizes
 
-__all__ = ["check_layer", "check_ranges"]
+__all__ = ["check_layer", "check_ranges", "check_sizes"]

@@ -21,6 +21,7 @@ MAX_CALLS = 20_000
 
 
 def call(e: Expressions, expr: ast.Call) -> Value:
+    """The value of a call (Mistake or Silent if it is erroneous)."""
     function = FUNCTIONS.get(expr.function)
     if function is not None:
         return function.call(e, expr)
@@ -51,11 +52,11 @@ def _called(e: Expressions, expr: ast.Call) -> Symbol:
         raise clashes.unknown_function(expr, own)
     if name in e.calling:
         e.names.lost.add(name)
-        helps = "functions are written out where they are called; sub-steps are `repeat j < N { ... }`"
+        helps = "functions are written out where they are called; sub-steps are `repeat j < N`"
         raise Mistake("E0203", f"`{name}` calls itself", expr.function_span, "", helps)
     symbol = e.names.find(name, expr.function_span, e.before)
     if symbol.kind != "function":
-        helps = (f"multiply with `*`: `{name} * (...)`",) if len(expr.args) == 1 else ()
-        raise Mistake("E0204", f"`{name}` is {symbol.described}, not a function", expr.function_span, "", *helps,
-                      labels=(Label(symbol.span, "declared here"),))  # fmt: skip
+        product = (f"multiply with `*`: `{name} * (...)`",) if len(expr.args) == 1 else ()
+        message, label = f"`{name}` is {symbol.described}, not a function", Label(symbol.span, "declared here")
+        raise Mistake("E0204", message, expr.function_span, "", *product, labels=(label,))
     return symbol

@@ -20,17 +20,12 @@ if TYPE_CHECKING:
 RENAME = "rename the axis, or contract it with `@`"
 
 
-def shown(axes: Axes) -> str:
-    """Axes as they are written under an operand."""
-    return show_axes(axes)
-
-
 def misaligned(
     e: Expressions, word: str, span: Span, pair: Sequence[tuple[ast.Expr, Axes]], clash: Misaligned
 ) -> Mistake:
     """Two operands of an element-wise operation whose axes do not match by name."""
     (left, left_axes), (right, right_axes) = pair
-    labels = [Label(left.span, shown(left_axes))]
+    labels = [Label(left.span, show_axes(left_axes))]
     notes = [note for expr, axes in pair for note in _declared(e, expr, axes, pair)]
     if clash.twice:
         small, big = sorted(pair, key=lambda item: len(item[1]))
@@ -39,16 +34,16 @@ def misaligned(
             vector, matrix = e.text(small[0].span), e.text(big[0].span)
             helps = [f"`diag({vector}) @ {matrix}` scales its rows, `{matrix} @ diag({vector})` its columns"]
         message = f"`{word}` cannot tell which of two axes `{clash.axis}` is meant"
-        return Mistake("E0208", message, right.span, shown(right_axes), *helps, labels=labels, notes=notes)
+        return Mistake("E0208", message, right.span, show_axes(right_axes), *helps, labels=labels, notes=notes)
     helps = [RENAME]
     vectors = len(left_axes) == len(right_axes) == 1
     if {axis.size for axis in left_axes} == {axis.size for axis in right_axes}:
         notes.append("axes of one size with two names are different axes")
     elif vectors and all(isinstance(expr, ast.Name) for expr in (left, right)):
         call = f"outer({e.text(left.span)}, {e.text(right.span)})"
-        helps = [f"write `{call}` for the matrix {shown((*left_axes, *right_axes))} of all products"]
+        helps = [f"write `{call}` for the matrix {show_axes((*left_axes, *right_axes))} of all products"]
     message = f"`{word}` needs operands that align by axis name"
-    return Mistake("E0207", message, right.span, shown(right_axes), *helps, labels=labels, notes=notes)
+    return Mistake("E0207", message, right.span, show_axes(right_axes), *helps, labels=labels, notes=notes)
 
 
 def _declared(e: Expressions, expr: ast.Expr, axes: Axes, pair: Sequence[tuple[ast.Expr, Axes]]) -> Iterator[str]:
@@ -57,7 +52,7 @@ def _declared(e: Expressions, expr: ast.Expr, axes: Axes, pair: Sequence[tuple[a
     lost = {axis.name for axis in axes} - others
     for symbol in _named(e, expr):
         if symbol.axes and symbol.axes != axes and lost & {axis.name for axis in symbol.axes}:
-            yield f"`{symbol.name}` is declared {shown(symbol.axes)} on line {e.report.line(symbol.span)}"
+            yield f"`{symbol.name}` is declared {show_axes(symbol.axes)} on line {e.report.line(symbol.span)}"
             return
 
 
@@ -95,7 +90,7 @@ def not_contracted(e: Expressions, expr: ast.Binary, left: Axes, right: Axes) ->
     helps = []
     x, y = e.text(expr.left.span), e.text(expr.right.span)
     if len(left) == len(right) == 1:
-        helps.append(f"write `outer({x}, {y})` for the matrix {shown((*left, *right))}")
+        helps.append(f"write `outer({x}, {y})` for the matrix {show_axes((*left, *right))}")
     elif left[0].size == right[-1].size:
         helps.append(f"swap the two: `{y} @ {x}`")
     elif left[0].size == right[0].size and len(left) == 2:
@@ -105,7 +100,9 @@ def not_contracted(e: Expressions, expr: ast.Binary, left: Axes, right: Axes) ->
     message = (
         f"`@` contracts the last axis of the left with the first of the right, and `{left[-1]}` is not `{right[0]}`"
     )
-    return Mistake("E0210", message, expr.right.span, shown(right), *helps, labels=[Label(expr.left.span, shown(left))])
+    return Mistake(
+        "E0210", message, expr.right.span, show_axes(right), *helps, labels=[Label(expr.left.span, show_axes(left))]
+    )
 
 
 def expr_text(text: str) -> str:
@@ -120,9 +117,9 @@ def no_entries(e: Expressions, matrix: Matrix, expr: ast.Expr) -> Mistake:
         "E0215",
         "the entries of this structured matrix are not written down",
         expr.span,
-        shown(axes),
+        show_axes(axes),
         "apply it with `@`, as in `diag(a) @ S`; scaling a vector or matrix element by element needs no `diag`",
-        f"for an identity with entries declare `param I{shown(axes)} init identity frozen`",
+        f"for an identity with entries declare `param I{show_axes(axes)} init identity frozen`",
         notes=("`eye`, `diag`, `householder` and `rotation` are applied, so that no square matrix is built",),
     )
 
@@ -137,10 +134,10 @@ def not_as_declared(what: str, declared: Axes, found: Axes, place: Span, value: 
         helps.append(f"`outer` makes a matrix of two vectors; nothing is repeated along `{missing[0]}` silently")
     elif extra and not missing:
         helps.append(f"reduce `{extra[0]}`, as in `sum(x, {extra[0]})`, or contract it with `@`")
-    one = f"with axes {shown(declared)}" if declared else "as a scalar"
-    message = f"{what} is declared {one}, and this is {shown(found) if found else 'a scalar'}"
-    return Mistake("E0209", message, value, shown(found), *helps,
-                   labels=[Label(place, shown(declared))])  # fmt: skip
+    one = f"with axes {show_axes(declared)}" if declared else "as a scalar"
+    message = f"{what} is declared {one}, and this is {show_axes(found) if found else 'a scalar'}"
+    return Mistake("E0209", message, value, show_axes(found), *helps,
+                   labels=[Label(place, show_axes(declared))])  # fmt: skip
 
 
 def outside(e: Expressions, span: Span, axis: Axis, value: ast.Expr) -> Mistake:

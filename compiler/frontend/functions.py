@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...dsl import ast
+from ...dsl.diagnostics import Label
 from ..ir.size import Size
-from ..ir.types import Axis
+from ..ir.types import Axis, show_axes
 from . import clashes, matrices, reductions
 from .report import Mistake, Silent
 from .shapes import axis_of
@@ -91,7 +92,7 @@ def _concat(e: Expressions, call: ast.Call, *parts: int) -> Value:
         if axes[1:] != first[1:]:
             raise Mistake(
                 "E0217", "`concat` joins along the first axis, and the other axes must be equal", expr.span,
-                clashes.shown(axes), labels=[clashes.Label(call.args[0].span, clashes.shown(first))],
+                show_axes(axes), labels=[Label(call.args[0].span, show_axes(first))],
             )  # fmt: skip
     for part in rest:
         axes = e.b.axes(total)
@@ -108,7 +109,7 @@ def _vector(e: Expressions, call: ast.Call, place: int, value: int) -> Axis:
     axes = e.b.axes(value)
     if len(axes) != 1:
         message = f"`{call.function}` takes a vector here"
-        raise Mistake("E0211", message, call.args[place].span, clashes.shown(axes))
+        raise Mistake("E0211", message, call.args[place].span, show_axes(axes))
     return axes[0]
 
 
@@ -133,7 +134,7 @@ def _householder(e: Expressions, call: ast.Call, k: int, beta: int) -> Matrix:
     if e.b.axes(beta):
         message = "the second argument of `householder` is a scalar"
         helps = "a strength for every channel is a product: `eye(K) - outer(beta * k, k)`"
-        raise Mistake("E0211", message, call.args[1].span, clashes.shown(e.b.axes(beta)), helps)
+        raise Mistake("E0211", message, call.args[1].span, show_axes(e.b.axes(beta)), helps)
     return matrices.householder(e.b, k, beta)
 
 

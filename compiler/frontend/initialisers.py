@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from ...dsl import ast
 from ..ir.program import Initialiser
-from ..ir.types import Axes
-from . import clashes
+from ..ir.types import Axes, show_axes
 from .expressions import Expressions
 from .functions import FUNCTIONS
 from .report import Mistake, Silent, did_you_mean
@@ -79,14 +78,12 @@ def _rule(
     if not rule.holds(*numbers):
         raise Mistake("E0223", f"`{rule.signature}` cannot take these numbers", init.span, "", notes=(rule.wanted,))
     if axes is not None and rule.matrix and len(axes) < 2:
-        message = f"`{name}` starts a matrix, and `{item.name.id}` has axes {clashes.shown(axes)}"
+        message = f"`{name}` starts a matrix, and `{item.name.id}` has axes {show_axes(axes)}"
         raise Mistake(
             "E0223", message if axes else f"`{name}` starts a matrix, and `{item.name.id}` is a scalar", init.span
         )
     if axes is not None and rule.square and axes[-1].size != axes[-2].size:
-        raise Mistake(
-            "E0223", f"`{name}` starts a square matrix", init.span, f"`{item.name.id}` is {clashes.shown(axes)}"
-        )
+        raise Mistake("E0223", f"`{name}` starts a square matrix", init.span, f"`{item.name.id}` is {show_axes(axes)}")
     return Initialiser(name, numbers)
 
 

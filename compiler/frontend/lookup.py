@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def name(e: Expressions, expr: ast.Name) -> Value:
+    """The value of a name without a prime."""
     if expr.id in e.locals:
         value = e.locals[expr.id]
         if isinstance(value, Poison):
@@ -61,6 +62,7 @@ def _symbol(e: Expressions, expr: ast.Name, symbol: Symbol) -> Value:
 
 
 def primed(e: Expressions, expr: ast.Name) -> Value:
+    """The value of a state after the step, or as far as its block has built it."""
     shown = f"{expr.id}'"
     if {expr.id, shown} & e.names.lost:
         raise Silent

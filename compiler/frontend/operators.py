@@ -21,6 +21,7 @@ COMPARISONS = {"<": "lt", "<=": "le", ">": "lt", ">=": "le", "==": "eq", "!=": "
 
 
 def negative(e: Expressions, expr: ast.Unary, value: Value) -> Value:
+    """``-x``."""
     if isinstance(value, Poison):
         raise Silent
     if not isinstance(value, int):
@@ -29,6 +30,7 @@ def negative(e: Expressions, expr: ast.Unary, value: Value) -> Value:
 
 
 def binary(e: Expressions, expr: ast.Binary, left: Value, right: Value) -> Value:
+    """An operator between two values."""
     if isinstance(left, Poison) or isinstance(right, Poison):
         raise Silent
     if expr.op == "@":

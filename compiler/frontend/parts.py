@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...dsl import ast
 from ..ir.size import Size
+from ..ir.types import show_axes
 from . import clashes, matrices
 from .report import Mistake, Silent
 from .shapes import axis_of
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def entry(e: Expressions, expr: ast.Index, value: Value) -> Value:
+    """``x[j]``."""
     tensor = _with_axes(e, expr.value, value)
     at = e.size(expr.index, "an index")
     axis = e.b.axes(tensor)[0]
@@ -33,6 +35,7 @@ def entry(e: Expressions, expr: ast.Index, value: Value) -> Value:
 
 
 def run(e: Expressions, expr: ast.Slice, value: Value) -> Value:
+    """``x[a:b]``."""
     tensor = _with_axes(e, expr.value, value)
     axis = e.b.axes(tensor)[0]
     bounds = [Size(0), axis.size]
@@ -66,6 +69,7 @@ def _with_axes(e: Expressions, expr: ast.Expr, value: Value) -> int:
 
 
 def transpose(e: Expressions, expr: ast.Transpose, value: Value) -> Value:
+    """``x.T``."""
     if isinstance(value, Poison):
         raise Silent
     if not isinstance(value, int):
@@ -75,6 +79,6 @@ def transpose(e: Expressions, expr: ast.Transpose, value: Value) -> Value:
     axes = e.b.axes(tensor)
     if len(axes) != 2:
         helps = ("`@` takes a vector on either side without it",) if len(axes) == 1 else ()
-        raise Mistake("E0211", "`.T` swaps the axes of a matrix", expr.value.span, clashes.shown(axes), *helps)
+        raise Mistake("E0211", "`.T` swaps the axes of a matrix", expr.value.span, show_axes(axes), *helps)
     e.b.span = expr.span
     return e.b.broadcast(tensor, axes[::-1], (1, 0))

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...dsl import ast
+from ...dsl.diagnostics import Label
 from ..ir.builder import Builder
-from ..ir.types import Axes, Axis
-from . import clashes
+from ..ir.types import Axes, Axis, show_axes
 from .folding import size_of
 from .report import Mistake, Silent, listed
 from .values import Poison, Value
@@ -85,7 +85,7 @@ def _position(e: Expressions, call: ast.Call, x: int, axis: ast.Expr | None, las
             return len(axes) - 1
         text = e.text(operand.span)
         helps = listed([f"`{call.function}({text}, {a})`" for a in axes], "or")
-        raise Mistake("E0212", f"`{call.function}` needs to know along which axis", call.span, clashes.shown(axes),
+        raise Mistake("E0212", f"`{call.function}` needs to know along which axis", call.span, show_axes(axes),
                       f"write {helps}")  # fmt: skip
     places = _places(e, axes, axis)
     if len(places) == 1:
@@ -94,10 +94,10 @@ def _position(e: Expressions, call: ast.Call, x: int, axis: ast.Expr | None, las
     if places:
         raise Mistake("E0208", f"`{call.function}` cannot tell which of two axes `{written}` is meant", axis.span, "",
                       "give one of the two axes another name: `dims K, U = K`",
-                      labels=[clashes.Label(operand.span, clashes.shown(axes))])  # fmt: skip
+                      labels=[Label(operand.span, show_axes(axes))])  # fmt: skip
     helps = listed([f"`{a}`" for a in axes], "or")
     raise Mistake("E0212", f"there is no axis `{written}` here", axis.span, "", f"name {helps}",
-                  labels=[clashes.Label(operand.span, clashes.shown(axes))])  # fmt: skip
+                  labels=[Label(operand.span, show_axes(axes))])  # fmt: skip
 
 
 def _places(e: Expressions, axes: Axes, expr: ast.Expr) -> list[int]:

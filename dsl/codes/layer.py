@@ -10,8 +10,10 @@ LAYER: tuple[Code, ...] = (
         "a layer block sets something else",
         """The layer block makes the inputs of the recurrence from the model vector `x`, and the layer's result `y` from
         its outputs. It sets nothing else.""",
-        "layer { qq = linear(x) }",
-        "layer { q = linear(x) }",
+        """input q[K]
+layer { qq = linear(x) }""",
+        """input q[K]
+layer { q = linear(x) }""",
     ),
     Code(
         "E0502",
@@ -28,8 +30,12 @@ LAYER: tuple[Code, ...] = (
         "a name that a layer block cannot read",
         """The right sides of a layer block read `x`, which is always the model vector, the outputs, consts, and inputs
         that the block has set above. States, params and gates belong to the step.""",
-        "layer { y = linear(S) }",
-        "layer { y = linear(o) }",
+        """state S[K, V]
+output o[V] = sum(S', K)
+layer { y = linear(S) }""",
+        """state S[K, V]
+output o[V] = sum(S', K)
+layer { y = linear(o) }""",
     ),
     Code(
         "E0504",
@@ -54,8 +60,10 @@ LAYER: tuple[Code, ...] = (
         """A layer block sets every input and `y`. Without a block each input is `linear(x)`, and the outputs are joined
         and projected.""",
         """input q[K], k[K]
+output o[K] = q
 layer { q = linear(x); y = linear(o) }""",
         """input q[K], k[K]
+output o[K] = q
 layer { q, k = linear(x); y = linear(o) }""",
     ),
     Code(

@@ -35,7 +35,9 @@ gate g in [0, 1] = sigmoid(x)""",
         "E0304",
         "a bound that is not positive",
         """`clip_grad(x, c)` clamps gradients to [-c, c], so c is a positive number.""",
-        "let y = clip_grad(x, 0)",
-        "let y = clip_grad(x, 1)",
+        """input x
+let y = clip_grad(x, 0)""",
+        """input x
+let y = clip_grad(x, 1)""",
     ),
 )

@@ -54,11 +54,15 @@ transition S' = S""",
         """A transition block runs in order, and here it reads the new value of one of its states before assigning it.
         Move the assignment up, or read the state before the step, which has no prime. Inside `repeat`, and in its
         own assignment, a state that has not been assigned is still the one before the step.""",
-        """transition {
+        """state h, c
+input f, x
+transition {
   h' = tanh(c')
   c' = f * c + x
 }""",
-        """transition {
+        """state h, c
+input f, x
+transition {
   c' = f * c + x
   h' = tanh(c')
 }""",
@@ -68,8 +72,12 @@ transition S' = S""",
         "a gate that depends on the state",
         """A gate steers the transition from outside: it reads inputs, params and other gates, never a state, so that
         it is computed for all steps at once. What depends on the state is named with `let`.""",
-        "gate g in [0, 1] = sigmoid(x + h)",
-        "let g = sigmoid(x + h)",
+        """state h
+input x
+gate g in [0, 1] = sigmoid(x + h)""",
+        """state h
+input x
+let g = sigmoid(x + h)""",
     ),
     Code(
         "E0407",
@@ -101,12 +109,16 @@ output o = h'""",
         "a dimension whose size is never known",
         """The size of a dimension is read off the inputs, params and states that have it as an axis. This one is used
         as a number and is an axis of none of them.""",
-        """dims K, Q
-input x[K]
-let y = Q^-0.5 * x""",
-        """dims K
-input x[K]
-let y = K^-0.5 * x""",
+        """recurrence r
+dims K, Q
+state h[K]
+transition h' = Q^-0.5 * h
+output o[K] = h'""",
+        """recurrence r
+dims K
+state h[K]
+transition h' = K^-0.5 * h
+output o[K] = h'""",
     ),
     Code(
         "E0410",

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from recurra.compiler.checks import check_sizes
 from recurra.compiler.options import Options
 from recurra.compiler.pipeline import compile_source
 from recurra.dsl import Source, SpecError
-from recurra.dsl.codes import CODES
+from recurra.dsl.codes import CODES, Code
 
 INVALID = Path(__file__).parents[2] / "fixtures" / "invalid" / "semantic"
 FIXTURES = sorted(INVALID.glob("*.rec"))
@@ -53,4 +54,32 @@ def test_the_contract_is_met_to_the_letter() -> None:
         "   |                [H]\n"
         "   = note: `Wn` is declared [H, D] on line 5\n"
         "   = help: rename the axis, or contract it with `@`\n"
+    )
+
+
+def codes(text: str) -> set[str]:
+    """The codes that a text gives, which may be a few lines that lack the rest of a file."""
+    if not text.startswith("recurrence"):
+        text = f"recurrence r\n{'' if 'dims' in text else 'dims K, V, D, M'}\n{text}\n"
+    try:
+        compile_source(Source("r.rec", text))
+    except SpecError as error:
+        return {diagnostic.code for diagnostic in error.diagnostics}
+    return set()
+
+
+@pytest.mark.parametrize("entry", [c for c in CODES if c.code > "E0200" and c.code != "E0225"], ids=lambda c: c.code)
+def test_examples_of_explanations(entry: Code) -> None:
+    """The wrong text gives the code that it explains, and the right one does not."""
+    assert entry.code in codes(entry.wrong)
+    assert entry.code not in codes(entry.right)
+
+
+def test_sizes_that_are_bound_late() -> None:
+    text = "recurrence r\ndims M\nstate z[M]\nlet y = z[2:M]\ntransition z' = z + z[3]\noutput o = sum(y)\n"
+    program = compile_source(Source("r.rec", text)).program
+    assert check_sizes(program, {"M": 4}) == ()
+    assert check_sizes(program, {"M": 2}) == (
+        "r.rec:4:9: takes entries 2 to 2 of the axis M, which has 2",
+        "r.rec:5:21: takes entry 3 of the axis M, which has 2",
     )
