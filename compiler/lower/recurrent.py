@@ -218,7 +218,8 @@ class _Maker:
 
     def adjoint_writer(self) -> TileWriter:
         program = self.program
-        written = self.trajectories()
+        # tile 0 wrote what tiles share, and every tile reads it
+        written = {name: replace(tensor, first_tile=()) for name, tensor in self.trajectories().items()}
         sources: dict[tuple[str, str], Tensor | Ref] = {("saved", s.name): written[s.name] for s in self.plan.saved}
         for state in program.states:
             if state.name in written:
