@@ -36,6 +36,8 @@ def blocks(kernel: Kernel) -> dict[str, list[Line]]:
     printed["checkpoint"] = printed.get("checkpoint", []) + moves
     for section in ("invariant", "initial", "step", "final"):
         printed.setdefault(section, [])
+    if not printed["step"] and not printed["advance"]:
+        printed["step"] = [Line("pass")]
     late = _written_last(kernel)
     printed["final"] = [*(Line(_pointer(kernel, t)) for t in kernel.tensors if t.name in late), *printed["final"]]
     return printed

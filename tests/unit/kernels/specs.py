@@ -86,12 +86,16 @@ class Writer:
             lambda: self.unary(axes, depth - 1),
             lambda: self.binary(axes, depth - 1),
             lambda: self.binary(axes, depth - 1),
-            *self.special(axes, depth - 1),
+            *(lambda form=form: f"({form()})" for form in self.special(axes, depth - 1)),
         ]
         return self.one_of(*forms)
 
     def leaf(self, axes: Axes) -> str:
         return self.draw(st.sampled_from(self.names[axes]))
+
+    def fixed(self, axes: Axes) -> str:
+        """An input or param: entries that differ."""
+        return self.draw(st.sampled_from(LEAVES[axes]))
 
     def bounded(self, axes: Axes, depth: int) -> str:
         return f"tanh({self.value(axes, depth)})"
@@ -140,7 +144,7 @@ class Writer:
             lambda: f"max({self.value((other, name), depth)}, {other})",
             lambda: f"softmax({self.value(x, depth)})",
             lambda: f"l2norm(0.3 + sigmoid({self.value(x, depth)}))",
-            lambda: f"tanh(layernorm({self.leaf(x)} + 0.1 * {self.bounded(x, depth)}))",
+            lambda: f"tanh(layernorm({self.fixed(x)} + 0.1 * {self.bounded(x, depth)}))",
             lambda: f"rmsnorm(0.3 + {self.unary(x, 0)} + sigmoid({self.value(x, depth)}))",
             lambda: self.rolled(name, depth),
             lambda: f"householder(l2norm(0.3 + {self.leaf(x)}), b) @ {self.bounded(x, depth)}",
@@ -166,7 +170,7 @@ class Writer:
             forms += [
                 lambda: f"outer({self.bounded((row,), depth)}, {self.value((column,), depth)})",
                 lambda: f"softmax({self.value((row, column), depth)}, {row})",
-                lambda: f"tanh(layernorm({self.leaf((row, column))} + 0.1 * {self.bounded((row, column), depth)}))",
+                lambda: f"tanh(layernorm({self.fixed((row, column))} + 0.1 * {self.bounded((row, column), depth)}))",
             ]
         return forms
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from unit.kernels.against_reference import STRATEGIES, arguments, errors, run, spec, true
+from unit.kernels.against_reference import STRATEGIES, arguments, run, spec, true, wrong
 from unit.kernels.specs import specs
 
 from recurra.compiler.kernels import KernelOptions
@@ -22,5 +22,5 @@ def test_random_recurrences(text: str, sizes: dict[str, int], start: bool, rever
     expected = true(program, sizes, given_, reverse=reverse)
     for strategy in STRATEGIES:
         found = run(program, sizes, given_, strategy, options=KernelOptions(chunk=3), segment=3, reverse=reverse)
-        wrong = {name: error for name, error in errors(found, expected).items() if not error <= 1}
-        assert not wrong, f"{strategy} {sizes}: {wrong}\n{text}"
+        bad = wrong(program, sizes, given_, found, expected, reverse=reverse)
+        assert not bad, f"{strategy} {sizes}: {bad}\n{text}"
