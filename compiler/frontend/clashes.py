@@ -97,12 +97,10 @@ def not_contracted(e: Expressions, expr: ast.Binary, left: Axes, right: Axes) ->
         helps.append(f"transpose the left: `{expr_text(x)}.T @ {y}`")
     elif left[-1].size == right[-1].size and len(right) == 2:
         helps.append(f"transpose the right: `{x} @ {expr_text(y)}.T`")
-    message = (
-        f"`@` contracts the last axis of the left with the first of the right, and `{left[-1]}` is not `{right[0]}`"
-    )
-    return Mistake(
-        "E0210", message, expr.right.span, show_axes(right), *helps, labels=[Label(expr.left.span, show_axes(left))]
-    )
+    inner = f"`{left[-1]}` is not `{right[0]}`"
+    message = f"`@` contracts the last axis of the left with the first of the right, and {inner}"
+    labels = [Label(expr.left.span, show_axes(left))]
+    return Mistake("E0210", message, expr.right.span, show_axes(right), *helps, labels=labels)
 
 
 def expr_text(text: str) -> str:
