@@ -37,7 +37,8 @@ class Backend:
 
     ``refuses`` gives the reason why it cannot take a task, or None; ``avoid`` why ``auto`` leaves it
     to others though it could. ``run(program, sizes, inputs, params, initial, *, steps, reverse)`` gives
-    outputs and final states in declaration order; where ``strategies`` it also takes ``strategy``.
+    outputs and final states in declaration order; where ``strategies`` it also takes ``strategy``. ``variants``
+    are further ways to run, by name, that verification has to cover.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Backend:
     avoid: Callable[[Task], str | None]
     run: Callable[..., Result]
     strategies: bool
+    variants: Callable[[Program], Mapping[str, Callable[..., Result]]]
 
 
 def _triton_refuses(task: Task) -> str | None:
@@ -70,6 +72,16 @@ def _triton_run(*args: Any, **kwargs: Any) -> Result:
     return triton_backend.run(*args, **kwargs)
 
 
+def _triton_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
+    from .ops import triton_backend
+
+    return triton_backend.variants(program)
+
+
+def _no_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
+    return {}
+
+
 def _triton_avoid(task: Task) -> str | None:
     if task.device.type == "cuda":  # also the name of AMD's GPUs in torch
         return None
@@ -81,8 +93,8 @@ def _never(task: Task) -> str | None:
 
 
 BACKENDS: tuple[Backend, ...] = (
-    Backend("triton", _triton_refuses, _triton_avoid, _triton_run, strategies=True),
-    Backend("reference", _never, _never, reference.run, strategies=False),
+    Backend("triton", _triton_refuses, _triton_avoid, _triton_run, True, _triton_variants),
+    Backend("reference", _never, _never, reference.run, False, _no_variants),
 )
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from ...compiler.analysis.independence import independent_axes
 from ...compiler.ir.program import Program
 from ...compiler.kernels import Compiled, KernelOptions, compile_kernels
 from ...compiler.lower.naming import tensor_name
 from ...compiler.lower.recurrent import Recurrent
+from ...compiler.lower.split import split
 from .. import reference
 from ..store.cache import Store, fingerprint
 from ..store.loader import load_module
@@ -144,6 +147,17 @@ def run(
     by_name |= {tensor_name(name): late[p].expand(*full, *late[p].shape[3:]) for name, p in parts.after}
     dtype = _result_dtype(inputs)
     return tuple(by_name[tensor_name(o.name)].to(dtype) for o in program.outputs), tuple(values[outputs:])
+
+
+def variants(program: Program) -> dict[str, Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]]:
+    """Ways to run that only large problems take by themselves, by name: for verification at small sizes.
+
+    Everything cut into pieces (several tiles per independent axis, chunks and segments), and the
+    stepwise strategy.
+    """
+    tiles = tuple((name, 2) for name in independent_axes(split(program).core))
+    pieces = KernelOptions(chunk=2, tiles=tiles)
+    return {"pieces": partial(run, options=pieces, segment=4), "stepwise": partial(run, strategy="stepwise")}
 
 
 def default_options(inputs: Mapping[str, Tensor]) -> KernelOptions:

@@ -77,27 +77,36 @@ def verify(
         notes += [f"gradients are not compared with SymPy: {refusal}"] if refusal else []
     bound = fitting_sizes(program, cycle(SMALL), sizes)
     for dtype in dtypes:
-        runners = backends
+        runners, variants = backends, {}
         if runners is None:
-            runners, refused = _accepting(Task(program, bound, dtype, place))
+            runners, variants, refused = _accepting(Task(program, bound, dtype, place))
             notes += refused
         for case in cases if runners else ():
             rows += _compare(program, bound, runners, case, dtype, place, seed)
+        for way, varied in variants.items():
+            rows += _compare(program, bound, varied, cases[0], dtype, place, seed, way)
     return Report(program.name, _worst(rows), tuple(dict.fromkeys(notes)))
 
 
-def _accepting(task: Task) -> tuple[dict[str, Runner], list[str]]:
-    """The backends that take a task, and the reasons of those that do not; the reference is the measure."""
-    runners, refused = {}, []
+def _accepting(task: Task) -> tuple[dict[str, Runner], dict[str, dict[str, Runner]], list[str]]:
+    """The backends that take a task, their variants by way and backend, and why the others refuse.
+
+    The reference is the measure.
+    """
+    runners: dict[str, Runner] = {}
+    variants: dict[str, dict[str, Runner]] = {}
+    refused = []
     for backend in BACKENDS:
         if backend.run is reference.run:
             continue
         reason = backend.refuses(task)
-        if reason is None:
-            runners[backend.name] = backend.run
-        else:
+        if reason is not None:
             refused.append(f"backend {backend.name} is not compared: {reason}")
-    return runners, refused
+            continue
+        runners[backend.name] = backend.run
+        for way, run in backend.variants(task.program).items():
+            variants.setdefault(way, {})[backend.name] = run
+    return runners, variants, refused
 
 
 def _compare(
@@ -108,8 +117,9 @@ def _compare(
     dtype: torch.dtype,
     device: torch.device,
     seed: int,
+    way: str = "",
 ) -> list[Row]:
-    """One case on every backend."""
+    """One case on every backend; ``way`` names the variant of them that is run."""
     generator = torch.Generator().manual_seed(seed)
     lead = (case.batch if program.inputs or case.start else 1, case.steps, HEADS)
     drawn = draw(
@@ -135,7 +145,8 @@ def _compare(
             error = value.distance(true[quantity])
             allowed = max(tolerance, 2 * own[quantity].distance(true[quantity]))
             check, kind = f"reference = {name}", str(dtype).removeprefix("torch.")
-            rows.append(Row(program.name, check, kind, quantity, str(case), error, tolerance, error / allowed))
+            shown = f"{case} {way}".strip()
+            rows.append(Row(program.name, check, kind, quantity, shown, error, tolerance, error / allowed))
     return rows
 
 
