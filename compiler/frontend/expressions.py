@@ -16,7 +16,7 @@ from .folding import NoValue, fold, number, size_of
 from .names import Names
 from .report import Mistake, Report, Silent
 from .shapes import Misaligned, align
-from .values import POISON, Poison, Value, columns, has_entries, ir_values, rows
+from .values import MAX_PARTS, POISON, Poison, Value, columns, has_entries, ir_values, rows, too_large
 
 MAX_DEPTH = 200
 """Levels of an expression, functions written out: Python's own stack is finite."""
@@ -61,7 +61,10 @@ class Expressions:
                 self._too_deep = True
                 message = f"with its functions written out this has more than {MAX_DEPTH} levels"
                 raise Mistake("E0118", message, expr.span, "", "name parts of it with `let`")
-            return self._value(expr)
+            value = self._value(expr)
+            if not isinstance(value, int | Poison) and too_large(value):
+                raise Mistake("E0118", f"this structured matrix has more than {MAX_PARTS} parts", expr.span)
+            return value
         except Mistake as mistake:
             self.report.add(mistake)
         except Silent:

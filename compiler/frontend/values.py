@@ -134,6 +134,25 @@ def has_entries(matrix: Matrix) -> bool:
     return False
 
 
+MAX_PARTS = 512
+"""Parts of a structured matrix: each is applied on its own, and products of products double them."""
+
+
+def too_large(matrix: Matrix) -> bool:
+    """Whether a matrix has more parts than can sensibly be applied; looks at no more than that many."""
+    pending, count = [matrix], 0
+    while pending and count <= MAX_PARTS:
+        count += 1
+        match pending.pop():
+            case Scaled(inner=inner):
+                pending.append(inner)
+            case Sum(terms):
+                pending += [term for _, term in terms]
+            case Product(left, right):
+                pending += [left, right]
+    return count > MAX_PARTS
+
+
 def ir_values(value: Value) -> Iterator[int]:
     """The IR values that a value is made of."""
     match value:

@@ -256,6 +256,8 @@ def test_deep_and_wide_files() -> None:
     assert codes(HEAD + chain + "let y = f39(a)\n" + KEEP) == ["E0118"]
     deep = "def f0(x) = x\n" + "".join(f"def f{i}(x) = {'-' * 40}f{i - 1}(x)\n" for i in range(1, 20))
     assert codes(HEAD + deep + "let y = f19(a)\n" + KEEP) == ["E0118"]
+    matrices = "let m0 = householder(k, a)\n" + "".join(f"let m{i} = m{i - 1} @ m{i - 1}\n" for i in range(1, 40))
+    assert codes(HEAD + matrices + "let y = m39 @ S\n" + KEEP) == ["E0118"]
     states = f"state {', '.join(f's{i}' for i in range(1501))}\n"
     states += "".join(f"transition s{i}' = s{i + 1}' + 1\n" for i in range(1500))
     long = program(states + "transition s1500' = s1500\noutput o = s0'")
