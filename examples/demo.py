@@ -27,7 +27,7 @@ from recurra.dsl.source import Source
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = Path("examples/zoo/gated_delta_net.rec")
-LANGUAGE_STEPS, PARITY_STEPS = 600, 500
+LANGUAGE_STEPS, PARITY_STEPS = 480, 500
 
 console = Console()
 
@@ -92,7 +92,7 @@ def train_and_draw(steps: int, parity_steps: int, out: Path) -> None:
     with progress("gated_delta_net", steps) as report:
         language = train_language(model, text, steps, report)
     console.print(f"On text it has not seen: [bold]{language.held_out:.2f} bits per byte[/]. It writes:")
-    console.print(Panel(write(model, "def ", 400), border_style="dim"), markup=False, highlight=False)
+    console.print(Panel(write(model, "import ", 320), border_style="dim"), markup=False, highlight=False)
 
     console.rule("[bold]3. Parity: one digit in the spec decides")
     console.print(

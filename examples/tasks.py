@@ -102,7 +102,7 @@ def bits(model: Model, tokens: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def write(model: Model, prompt: str, length: int, temperature: float = 0.6) -> str:
+def write(model: Model, prompt: str, length: int, temperature: float = 0.9) -> str:
     """Continue a prompt byte by byte: the state carries everything, so a byte costs the same at any position."""
     generator, states = torch.Generator().manual_seed(2), None
     tokens, written = torch.tensor([list(prompt.encode())]), bytearray(prompt.encode())
