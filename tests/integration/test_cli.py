@@ -9,9 +9,9 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from recurra.cli import VERBS, command_line
@@ -49,7 +49,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def call(*arguments: str, code: int = 0, stdin: str | bytes | None = None) -> Result:
+def call(*arguments: str, code: int = 0, stdin: str | bytes | None = None) -> Any:
     result = CliRunner().invoke(command_line(), list(arguments), input=stdin, prog_name="recurra")
     assert result.exit_code == code, (result.output, result.stderr, result.exception)
     assert code == 1 or result.exception is None or isinstance(result.exception, SystemExit)
