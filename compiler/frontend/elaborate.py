@@ -61,6 +61,7 @@ class _Elaboration:
         for statement in self.tree.statements:
             for ident in declared(statement):
                 self.names.later.setdefault(ident.id, ident.span)
+        self.names.lost -= self.names.later.keys()  # what reads as it should is declared, whatever a broken line says
         for statement in self.tree.statements:
             before = set(self.names.symbols)
             self.orders[id(statement)] = self.names.order
