@@ -206,7 +206,9 @@ def test_other_operations(name: str, strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("text", ["softmax(q)", "max(q, K) + q", "logsumexp(q, K) + q", "l2norm(q)", "where(q > 0, q, 0)"])
+@pytest.mark.parametrize(
+    "text", ["softmax(q)", "max(q, K) + q", "logsumexp(q, K) + q", "l2norm(q)", "where(q > 0, q, 0)"]
+)
 def test_infinities_beyond_the_axis_stay_there(text: str, strategy: str) -> None:
     """Padding is never the maximum and never counts: all real entries are far below zero or infinite."""
     program = spec(f"recurrence one\ndims K\nstate m\ninput q[K]\ntransition m' = m + q[0]\noutput o[K] = {text}\n")
