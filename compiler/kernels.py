@@ -14,25 +14,11 @@ from .lower.kernel_ir import Kernel
 from .lower.recurrent import Recurrent, lower_recurrent
 from .lower.split import Split, split
 from .lower.stepwise import Stepwise, cut_program, lower_stepwise
+from .options import KernelOptions
 from .strategies import recurrent, stepwise
 from .strategies.recurrent import NAME as RECURRENT
 from .strategies.stepwise import NAME as STEPWISE
 from .strategies.verdict import Verdict, choose
-
-
-@dataclass(frozen=True)
-class KernelOptions:
-    """What can be chosen of kernels: see :class:`compiler.options.Options` for the user's side.
-
-    ``precision`` is the form of float32 matrix products, ``chunk`` the steps between checkpoints,
-    ``strided`` whether inputs come with strides instead of being contiguous, ``tiles`` overrides the
-    block of an axis by name.
-    """
-
-    precision: str = "ieee"
-    chunk: int = 16
-    strided: bool = False
-    tiles: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

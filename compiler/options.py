@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 Precision = Literal["ieee", "tf32", "tf32x3"]
 
@@ -12,11 +12,43 @@ Precision = Literal["ieee", "tf32", "tf32x3"]
 class Options:
     """Choices for one compilation; the default leaves everything to the compiler.
 
-    ``consts`` overrides consts of the spec by name, ``precision`` is the form of float32 matrix products,
-    ``checkpoint`` the number of steps between saved states, ``tiles`` sets the block of an axis by name.
+    ``consts`` overrides consts of the spec by name, ``precision`` is the form of float32 matrix products
+    in kernels (default: ``ieee`` for float32 inputs, ``tf32`` for 16-bit ones), ``checkpoint`` the number of
+    steps between saved states (16), ``tiles`` the block of an independent axis by name. ValueError for
+    anything else.
     """
 
     consts: tuple[tuple[str, float], ...] = ()
     precision: Precision | None = None
-    checkpoint: int | None = None
+    checkpoint: int = 16
     tiles: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.precision is not None and self.precision not in get_args(Precision):
+            raise ValueError(f"no precision {self.precision!r}; there are {', '.join(get_args(Precision))}")
+        if not isinstance(self.checkpoint, int) or self.checkpoint < 1:
+            raise ValueError(f"checkpoint must be a whole number of steps >= 1, not {self.checkpoint!r}")
+        for name, block in self.tiles:
+            if not isinstance(block, int) or block < 1 or block & (block - 1):
+                raise ValueError(f"the tile of {name} must be a power of two, not {block!r}")
+
+
+@dataclass(frozen=True)
+class KernelOptions:
+    """What one set of kernels is specialised to, besides sizes.
+
+    ``precision`` is the form of float32 matrix products, ``chunk`` the steps between checkpoints,
+    ``strided`` whether inputs come with strides instead of being contiguous, ``tiles`` sets the block of an
+    axis by name.
+    """
+
+    precision: str = "ieee"
+    chunk: int = 16
+    strided: bool = False
+    tiles: tuple[tuple[str, int], ...] = ()
+
+    @staticmethod
+    def of(options: Options, *, half: bool = False, strided: bool = False) -> KernelOptions:
+        """What a user's options come to: exact products for float32 inputs, tensor-core ones for 16-bit inputs."""
+        found = KernelOptions("tf32" if half else "ieee", options.checkpoint, strided, options.tiles)
+        return found if options.precision is None else replace(found, precision=options.precision)

@@ -11,9 +11,9 @@ from ..dsl.source import Source
 from .ir.program import Program, live, show_body
 from .ir.types import show_axes
 from .kernels import Compiled as Kernels
-from .kernels import KernelOptions, compile_kernels
+from .kernels import compile_kernels
 from .lower.kernel_ir import Kernel, Ref, Statement
-from .options import Options
+from .options import KernelOptions, Options
 from .pipeline import STAGES as FRONT
 from .pipeline import Compiled, compile_source
 

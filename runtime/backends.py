@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..compiler.ir.program import Program
+from ..compiler.options import Options
 from ..dsl.suggest import closest
 from . import reference
 from .errors import BackendError
@@ -37,7 +38,8 @@ class Backend:
 
     ``refuses`` gives the reason why it cannot take a task, or None; ``avoid`` why ``auto`` leaves it
     to others though it could. ``run(program, sizes, inputs, params, initial, *, steps, reverse)`` gives
-    outputs and final states in declaration order; where ``strategies`` it also takes ``strategy``. ``variants``
+    outputs and final states in declaration order; where ``strategies`` it also takes
+    ``strategy`` and the user's ``options``. ``variants``
     are further ways to run, by name, that verification has to cover.
     """
 
@@ -63,13 +65,21 @@ def _triton_refuses(task: Task) -> str | None:
     return triton_backend.refuses(task.program, task.dtype)
 
 
-def _triton_run(*args: Any, **kwargs: Any) -> Result:
+def _triton_run(
+    program: Program,
+    sizes: Mapping[str, int],
+    inputs: Mapping[str, Tensor],
+    *args: Any,
+    options: Options | None = None,
+    **kwargs: Any,
+) -> Result:
     from .ops import interpreter
 
     interpreter.prepare()
     from .ops import triton_backend
 
-    return triton_backend.run(*args, **kwargs)
+    chosen = triton_backend.kernel_options(options or Options(), inputs)
+    return triton_backend.run(program, sizes, inputs, *args, options=chosen, **kwargs)
 
 
 def _triton_variants(program: Program) -> Mapping[str, Callable[..., Result]]:

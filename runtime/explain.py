@@ -13,7 +13,8 @@ import torch
 from ..compiler.analysis.independence import independent_axes
 from ..compiler.analysis.structure import TransitionFacts
 from ..compiler.ir.program import Gate, Program
-from ..compiler.kernels import Compiled, KernelOptions, compile_kernels
+from ..compiler.kernels import Compiled, compile_kernels
+from ..compiler.options import KernelOptions, Options
 from .backends import Task, choose
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def explain(recurrence: Recurrence, device: torch.device | str | None, sizes: Ma
             "gates": [_gate(recurrence, gate) for gate in program.gates],
             "transitions": [_transition(facts) for facts in recurrence.compiled.facts],
             "independent": list(independent_axes(program)),
-            "strategies": _strategies(program, bound),
+            "strategies": _strategies(program, bound, recurrence.options),
             "backend": _backend(program, bound, where),
         }
     )
@@ -73,11 +74,11 @@ def generated_source(recurrence: Recurrence, backend: str, sizes: Mapping[str, i
     """The generated code of a backend; ValueError for one that generates none."""
     if backend != "triton":
         raise ValueError(f"backend {backend!r} generates no code; there is: triton")
-    return _kernels(recurrence.program, complete_sizes(recurrence, sizes)).generated.text
+    return _kernels(recurrence.program, complete_sizes(recurrence, sizes), recurrence.options).generated.text
 
 
-def _kernels(program: Program, sizes: Mapping[str, int]) -> Compiled:
-    return compile_kernels(program, sizes, KernelOptions())
+def _kernels(program: Program, sizes: Mapping[str, int], options: Options) -> Compiled:
+    return compile_kernels(program, sizes, KernelOptions.of(options))
 
 
 def _declared(program: Program) -> dict[str, Any]:
@@ -111,8 +112,8 @@ def _transition(facts: TransitionFacts) -> dict[str, Any]:
     }
 
 
-def _strategies(program: Program, sizes: Mapping[str, int]) -> dict[str, Any]:
-    compiled = _kernels(program, sizes)
+def _strategies(program: Program, sizes: Mapping[str, int], options: Options) -> dict[str, Any]:
+    compiled = _kernels(program, sizes, options)
     verdicts = [{"name": v.strategy, "applies": v.applies, "reason": v.reason} for v in compiled.verdicts]
     return {"taken": compiled.strategy, "verdicts": verdicts}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor
 
+from ..compiler.analysis.independence import independent_axes
+from ..compiler.checks import check_sizes
 from ..compiler.ir.program import Program
 from ..compiler.ir.types import Axes
-from ..compiler.options import Options
+from ..compiler.options import Options, Precision
 from ..compiler.pipeline import Compiled, compile_source
 from ..dsl.files import read_source
 from ..dsl.source import Source
@@ -57,13 +60,15 @@ class Recurrence:
     input, divides H. See :meth:`__call__`.
     """
 
-    def __init__(self, source: Source, consts: Mapping[str, int] | None = None) -> None:
+    def __init__(self, source: Source, consts: Mapping[str, int] | None = None, options: Options | None = None) -> None:
         self._source = source
         self._consts = tuple(sorted((consts or {}).items()))
+        self._options = options or Options()
         self._compiled = _compiled(source, self._consts)
         self._program = self._compiled.program
         self._plan = validate.plan(self._program)
         self._result = _result_type(self._program)
+        self._fitting: set[tuple[tuple[str, int], ...]] = set()
 
     # ------------------------------------------------------------ what it is
 
@@ -116,6 +121,40 @@ class Recurrence:
     def outputs(self) -> Mapping[str, tuple[str, ...]]:
         """Outputs in order, with the axes that follow ``[B, T, H]``."""
         return _axes_by_name(self._program.outputs)
+
+    @property
+    def options(self) -> Options:
+        """What was chosen for its kernels."""
+        return self._options
+
+    def with_options(
+        self,
+        *,
+        precision: Precision | None = None,
+        checkpoint: int | None = None,
+        tiles: Mapping[str, int] | None = None,
+    ) -> Recurrence:
+        """The same recurrence with other choices for its kernels; what is not given stays as it is.
+
+        ``precision`` is the form of float32 matrix products: ``ieee`` (exact, default for float32 inputs),
+        ``tf32`` (tensor cores, 10 bits of mantissa, default for 16-bit inputs) or ``tf32x3`` (tensor cores,
+        nearly exact). ``checkpoint`` is the number of steps between states that are kept for the backward
+        pass. ``tiles`` sets, by axis, how many entries one program takes; the axis must be independent
+        (see :meth:`explain`). ValueError for anything else.
+        """
+        changes: dict[str, Any] = {}
+        if precision is not None:
+            changes["precision"] = precision
+        if checkpoint is not None:
+            changes["checkpoint"] = checkpoint
+        if tiles is not None:
+            free = independent_axes(self._program)
+            for name in tiles:
+                if name not in free:
+                    listed = ", ".join(free) or "none"
+                    raise ValueError(f"axis {name!r} cannot be cut into tiles; independent axes are: {listed}")
+            changes["tiles"] = tuple(sorted(tiles.items()))
+        return Recurrence(self._source, dict(self._consts), replace(self._options, **changes))
 
     # ------------------------------------------------------------ running it
 
@@ -292,7 +331,7 @@ class Recurrence:
         return latex(self._compiled.tree)
 
     def __reduce__(self) -> tuple[Callable[..., Recurrence], tuple[Any, ...]]:
-        return _again, (self._source.name, self._source.text, self._consts)
+        return _again, (self._source.name, self._source.text, self._consts, self._options)
 
     def __copy__(self) -> Recurrence:
         return self
@@ -303,10 +342,14 @@ class Recurrence:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Recurrence):
             return NotImplemented
-        return (self._source.text, self._consts) == (other._source.text, other._consts)
+        return self._identity == other._identity
 
     def __hash__(self) -> int:
-        return hash((self._source.text, self._consts))
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        return self._source.text, self._consts, self._options
 
     # ------------------------------------------------------------ inside
 
@@ -323,6 +366,8 @@ class Recurrence:
         return {**given, **named}
 
     def _run(self, bound: validate.Bound, backend: str, strategy: str, reverse: bool) -> Any:
+        if self._takes_parts and not torch.compiler.is_compiling():
+            self._check_parts(tuple(bound.sizes.items()))
         choice = self._choose(bound.sizes, bound.dtype, bound.device, backend, strategy)
         program = self._program
         starts = zip(program.states, bound.initial, strict=True)
@@ -334,7 +379,7 @@ class Recurrence:
             {s.name: tensor for s, tensor in starts if tensor is not None},
             steps=bound.steps,
             reverse=reverse,
-            **({"strategy": strategy} if choice.backend.strategies else {}),
+            **({"strategy": strategy, "options": self._options} if choice.backend.strategies else {}),
         )
 
     def _choose(
@@ -343,6 +388,18 @@ class Recurrence:
         if strategy not in STRATEGIES:
             raise ValueError(f"no strategy {strategy!r}; there are {', '.join(STRATEGIES)}")
         return choose(backend, Task(self._program, sizes, dtype, device, strategy))
+
+    @cached_property
+    def _takes_parts(self) -> bool:
+        return any(instr.op in ("slice", "index") for instr in self._program.body)
+
+    def _check_parts(self, sizes: tuple[tuple[str, int], ...]) -> None:
+        """CallError if a slice or an entry lies beyond its axis at these sizes."""
+        if sizes not in self._fitting:
+            problems = check_sizes(self._program, dict(sizes))
+            if problems:
+                raise CallError(self.name, "", problems[0])
+            self._fitting.add(sizes)
 
     def bind_sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Sizes by dimension, those that share one filled in."""
@@ -372,8 +429,8 @@ class Recurrence:
         return (*groups, ("outputs", self.outputs))
 
 
-def _again(name: str, text: str, consts: tuple[tuple[str, int], ...]) -> Recurrence:
-    return Recurrence(Source(name, text), dict(consts))
+def _again(name: str, text: str, consts: tuple[tuple[str, int], ...], options: Options) -> Recurrence:
+    return Recurrence(Source(name, text), dict(consts), options)
 
 
 def _axes_by_name(items: Any) -> Mapping[str, tuple[str, ...]]:

@@ -35,7 +35,8 @@ class Tensor:
     * ``partial`` [row blocks, H]: sums over the steps of one program
 
     ``copies`` are tiled axes that the value lacks but whose tiles each write their own: they stand
-    first of all. ``first_tile`` are those of which only tile 0 writes (what all computed) or reads (what must count once).
+    first of all. ``first_tile`` are those of which only tile 0 writes (what all computed) or reads (what
+    must count once).
     ``strided`` tensors come with strides for everything; others are packed.
     """
 

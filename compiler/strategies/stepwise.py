@@ -13,4 +13,5 @@ def verdict(program: Program) -> Verdict:
     """Always applies: nothing has to fit on chip. It pays for that with kernel launches at every step."""
     body, moving = program.body, depends_on(program.body, ("state",))
     products = sum(is_library(body, p, moving) for p in live(body, program.roots()))
-    return Verdict(NAME, True, f"{products} matrix products by the library and a point-wise kernel at every step")
+    what = "one matrix product" if products == 1 else f"{products} matrix products"
+    return Verdict(NAME, True, f"{what} by the library and a point-wise kernel at every step")

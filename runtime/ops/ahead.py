@@ -20,8 +20,9 @@ from typing import Any
 
 from ...compiler.codegen.triton import constants, strides
 from ...compiler.ir.program import Program
-from ...compiler.kernels import KernelOptions, compile_kernels
+from ...compiler.kernels import compile_kernels
 from ...compiler.lower.kernel_ir import INTEGERS, Kernel
+from ...compiler.options import KernelOptions
 from ...compiler.targets import TARGETS, Target, register_limit, warps
 from .launch import triton_version
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ...compiler.analysis.independence import independent_axes
 from ...compiler.ir.program import Program
-from ...compiler.kernels import Compiled, KernelOptions, compile_kernels
+from ...compiler.kernels import Compiled, compile_kernels
 from ...compiler.lower.naming import tensor_name
 from ...compiler.lower.recurrent import Recurrent
 from ...compiler.lower.split import split
+from ...compiler.options import KernelOptions, Options
 from .. import reference
 from ..store.cache import Store, fingerprint
 from ..store.loader import load_module
@@ -111,7 +112,7 @@ def run(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """All steps of a recurrence on generated kernels; arguments and results as :func:`reference.run`."""
     tensors = (*inputs.values(), *params.values(), *initial.values())
-    options = options or default_options(inputs)
+    options = options or kernel_options(Options(), inputs)
     kernels = kernels_for(program, sizes, options, strategy, segment)
     parts = kernels.compiled.split
     batch, heads = reference.extent(inputs, params, initial)
@@ -160,11 +161,11 @@ def variants(program: Program) -> dict[str, Callable[..., tuple[tuple[Tensor, ..
     return {"pieces": partial(run, options=pieces, segment=4), "stepwise": partial(run, strategy="stepwise")}
 
 
-def default_options(inputs: Mapping[str, Tensor]) -> KernelOptions:
-    """Exact products for float32 inputs, tensor-core ones for 16-bit inputs; strides where they are needed."""
+def kernel_options(options: Options, inputs: Mapping[str, Tensor]) -> KernelOptions:
+    """What a user's options come to for these inputs."""
     half = any(t.dtype in (torch.bfloat16, torch.float16) for t in inputs.values())
     strided = not all(t.is_contiguous() for t in inputs.values())
-    return KernelOptions(precision="tf32" if half else "ieee", strided=strided)
+    return KernelOptions.of(options, half=half, strided=strided)
 
 
 def _leaves(inputs: Mapping[str, Tensor], params: Mapping[str, Tensor], heads: int) -> dict[tuple[str, str], Tensor]:

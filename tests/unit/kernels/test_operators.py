@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import recurra
-from recurra.compiler.kernels import KernelOptions
+from recurra.compiler.options import KernelOptions
 from recurra.runtime.ops import triton_backend
 
 ZOO = Path(__file__).parents[3] / "examples" / "zoo"

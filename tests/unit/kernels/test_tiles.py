@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import recurra
-from recurra.compiler.kernels import KernelOptions
+from recurra.compiler.options import KernelOptions
 from recurra.runtime.ops import triton_backend
 from recurra.runtime.verify import Case, verify
 
