@@ -146,12 +146,11 @@ def test_check_is_fast_and_loads_nothing_heavy(here: Path) -> None:
         "print([m for m in ('torch', 'triton', 'sympy', 'jinja2', 'rich.table', 'numpy') if m in sys.modules], code)"
     )
     command = [sys.executable, "-c", script, "check", "five.rec"]
-    times = []
-    for _ in range(5):
+    times: list[float] = []
+    while len(times) < 10 and min(times, default=1.0) >= 0.5:  # other tests run beside this one
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # Processor time, because other tests run beside this one.
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.stdout.splitlines()[-1] == "[] 1"
         assert done.stdout.count("error[E") == 5
