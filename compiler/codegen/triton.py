@@ -281,7 +281,7 @@ def _reduce(layout: Layout, s: Statement) -> str:
     if s.op == "sum":
         return f"{s.target} = tl.sum({_masked(layout, ref, (side,))}, axis={axis})"
     inside = _masked(layout, Ref(ref.name, ref.labels), (side,), '-float("inf")')
-    return f"{s.target} = tl.max({inside}, axis={axis})"
+    return f"{s.target} = tl.reduce({inside}, {axis}, _greatest)"
 
 
 def _product_sum(layout: Layout, s: Statement) -> str:

@@ -36,7 +36,7 @@ _PATTERN = {
     "clamp": "tl.minimum(tl.maximum({0}, {1}, tl.PropagateNan.ALL), {2}, tl.PropagateNan.ALL)",
 }
 
-HELPERS = frozenset(name for name, call in _CALL.items() if call.startswith("_"))
+HELPERS = frozenset(("amax", *(name for name, call in _CALL.items() if call.startswith("_"))))
 """Operations that need a function of the helpers template."""
 
 OPERATIONS = frozenset((*_INFIX, *_CALL, *_PATTERN))

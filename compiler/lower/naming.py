@@ -11,7 +11,7 @@ _SKELETON = "tl triton pid heads i i_b i_h i_r i_c o_rows m_rows t chunk range f
 RESERVED = frozenset((*keyword.kwlist, *_SKELETON.split(), *INTEGERS))
 """Variables that a kernel's skeleton uses."""
 
-_VARIABLE = re.compile(r"_*p_.*|heads_.*|_(tanh|log1p|softplus|logsigmoid|expm1|pow)_*|.*_(ptr|s[bth]|s\d+)")
+_VARIABLE = re.compile(r"_*p_.*|heads_.*|_(tanh|log1p|softplus|logsigmoid|expm1|pow|greatest)_*|.*_(ptr|s[bth]|s\d+)")
 """Variables that stand for addresses, arguments and helper functions."""
 
 _PREFIX = re.compile(r"_*(d|heads)_")

@@ -31,7 +31,10 @@ as much again for cotangents and operands of matrix products, and devices have 6
 
 
 def layout(program: Program, sizes: Mapping[str, int], tiles: Mapping[str, int] | None = None) -> Layout:
-    """The shape of the kernels for a program at bound sizes; ``tiles`` overrides blocks by axis name."""
+    """The shape of the kernels for a program at bound sizes; ``tiles`` overrides blocks by axis name.
+
+    ValueError for a block that is no power of two and for an axis whose entries need each other.
+    """
     order = _order(program)
     axis_sizes = _axis_sizes(program, sizes)
     rows = DOT_SIDE if _walks_rows(program) else 1
@@ -41,11 +44,22 @@ def layout(program: Program, sizes: Mapping[str, int], tiles: Mapping[str, int] 
     shared = [name for name in independent_axes(program) if name not in matrix]
     for name in reversed(shared):
         blocks[name] = _shared_block(program, blocks, name, rows)
-    blocks |= dict(tiles or {})
+    for name, block in (tiles or {}).items():
+        _check_tile(program, axis_sizes, name, block)
+        blocks[name] = block
     tiled = tuple(name for name in order if name in blocks and blocks[name] < axis_sizes[name])
     elements = max((_elements(state.axes, blocks) * rows for state in program.states), default=1)
     weights = sum(_elements(param.axes, blocks) for param in program.params if len(param.axes) >= 2)
     return Layout(axis_sizes, blocks, tiled, rows, order, warps=_warps(max(elements, weights // 4)))
+
+
+def _check_tile(program: Program, sizes: Mapping[str, int], name: str, block: int) -> None:
+    if name not in sizes:
+        raise ValueError(f"no axis {name!r} to tile; there are {', '.join(sizes)}")
+    if block < 1 or block != power_of_two(block):
+        raise ValueError(f"a tile of {block} along {name}: must be a power of two")
+    if block < sizes[name] and name not in independent_axes(program):
+        raise ValueError(f"tiles of {block} along {name} do not work: its {sizes[name]} entries depend on each other")
 
 
 def verdict(program: Program, layout: Layout) -> Verdict:

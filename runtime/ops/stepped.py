@@ -85,7 +85,9 @@ class Stepped:
         fixed, _, weights = self._split(tensors)
         saved = dict(zip(self._kept_names(), kept, strict=True))
         fixed |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
-        carried = dict(zip((s.name for s in core.states), cotangents[len(core.outputs) :], strict=True))
+        ends = cotangents[len(core.outputs) :]
+        # no operator may return one of its arguments, which would happen where there are no steps
+        carried = {s.name: g if steps else g.clone() for s, g in zip(core.states, ends, strict=True)}
         per_step = self._room(tensors, steps)
         sums: dict[str, Tensor] = {}
         factors: dict[str, list[Tensor]] = {}

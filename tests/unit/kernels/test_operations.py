@@ -15,7 +15,7 @@ from recurra.compiler.ir.ops import OPS
 from recurra.compiler.ir.program import Dim, Input, Output, Program, State
 from recurra.compiler.ir.size import Size
 from recurra.compiler.ir.types import EVERYTHING, Axis
-from recurra.compiler.kernels import KernelOptions
+from recurra.compiler.options import KernelOptions
 from recurra.dsl.source import Source, Span
 from recurra.runtime import reference
 from recurra.runtime.ops import triton_backend
