@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recurra.compiler.frontend import elaborate
 from recurra.compiler.ir.program import Program
-from recurra.compiler.kernels import KernelOptions
+from recurra.compiler.options import KernelOptions
 from recurra.dsl import Source, parse
 from recurra.runtime import reference
 from recurra.runtime.ops import triton_backend

@@ -10,7 +10,7 @@ from torch import Tensor
 from unit.kernels.against_reference import STRATEGIES, UNSEEN, arguments, changed, check, only, sizes_of, spec, zoo
 
 from recurra.compiler.ir.program import Program
-from recurra.compiler.kernels import KernelOptions
+from recurra.compiler.options import KernelOptions
 from recurra.runtime import reference
 from recurra.runtime.ops import triton_backend
 from recurra.runtime.verify.data import Arguments

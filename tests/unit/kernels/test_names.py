@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from unit.kernels.against_reference import STRATEGIES, arguments, check, run, sizes_of, spec
 
-from recurra.compiler.kernels import KernelOptions, compile_kernels
+from recurra.compiler.kernels import compile_kernels
 from recurra.compiler.lower.naming import tensor_name
+from recurra.compiler.options import KernelOptions
 
 SPECS = {
     "pointers": """recurrence r

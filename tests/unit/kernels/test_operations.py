@@ -175,12 +175,15 @@ REST = {
     "slice": "output o[K] = concat(q[1:K], (2 * q)[0:1])\noutput r[V] = concat(h'[V - 2:V], (h' * v)[2:V])",
     "concat": "output o[K] = concat(q[0:1], concat(k[1:K - 1], b * q[0:1]))\noutput r[V] = concat(h[1:V], v[0:1])",
     "place": "output o = sum(concat(q[0:1], k[1:K]) * q[1], K)\noutput r = X[0][1] * X[1][0]",
-    "transpose": "output o[V, K] = X.T\noutput p[V, V] = outer(h', v).T @ outer(v, h')\noutput r = v @ outer(h', v).T @ v",
+    "transpose": "output o[V, K] = X.T\noutput p[V, V] = outer(h', v).T @ outer(v, h')\n"
+    "output r = v @ outer(h', v).T @ v",
     "where": "output o[K] = where(q > 0, k, -q)\noutput p[K, V] = where(X != X, 1, where(X == X, q, 3))",
     "stop_grad": "output o[K] = stop_grad(q) * k\noutput p[V] = stop_grad(h') * h' + stop_grad(v)",
-    "clip_grad": "output o[K] = 5 * clip_grad(q, 0.2) * k\noutput p[V] = clip_grad(3 * h', 0.1) + clip_grad(2, 0.1) * v",
+    "clip_grad": "output o[K] = 5 * clip_grad(q, 0.2) * k\n"
+    "output p[V] = clip_grad(3 * h', 0.1) + clip_grad(2, 0.1) * v",
     "size": "output o[K] = K^-0.5 * q + V\noutput p = where(K > 3, 1, b) * log(V) + clamp(K, 0, 2)",
-    "compositions": "output o[K] = softmax(q)\noutput p[K, V] = softmax(X, K)\noutput r = logsumexp(90 * q, K) + norm(k)",
+    "compositions": "output o[K] = softmax(q)\noutput p[K, V] = softmax(X, K)\n"
+    "output r = logsumexp(90 * q, K) + norm(k)",
     "norms": "output o[K] = l2norm(q) + rmsnorm(k)\noutput p[K, V] = layernorm(X)\noutput r[K] = l2norm(q * 0)",
     "structured": "output o[K, V] = householder(q, b) @ X + diag(k) @ X\noutput p[F] = rotation(w) @ z\n"
     "output r[F, V] = rotation(w) @ outer(z, v)\noutput s[V] = eye(V) @ v + v @ outer(v, h')",

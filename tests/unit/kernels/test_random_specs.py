@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from unit.kernels.against_reference import STRATEGIES, arguments, run, spec, true, wrong
 from unit.kernels.specs import specs
 
-from recurra.compiler.kernels import KernelOptions
+from recurra.compiler.options import KernelOptions
 
 SIZES = st.sampled_from(({"K": 3, "V": 5}, {"K": 4, "V": 3}, {"K": 16, "V": 17}))
 EXAMPLES = 15
