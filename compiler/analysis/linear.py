@@ -201,15 +201,15 @@ class _Walk:
         scales: dict[int, set[int]] = {}
         for p, value in term.scale:
             scales.setdefault(p, set()).add(value)
-        for axis, p in enumerate(term.kept):
-            if p is None:
+        for axis, position in enumerate(term.kept):
+            if position is None:
                 continue
-            label = mine[p]
+            label = mine[position]
             if label in out:
                 kept[axis] = out.index(label)
             else:
                 kept[axis] = None
-                read[axis] = frozenset({root, *scales.get(p, ())})
+                read[axis] = frozenset({root, *scales.get(position, ())})
                 dense = dense or len(other) > 1
         for p, ids in term.grown:
             if mine[p] in out:

@@ -99,7 +99,7 @@ def _place(kernel: Kernel) -> Iterator[str]:
     for name in _axis_names(kernel):
         yield from _offsets(layout, name)
     if any(tensor.place == "step" for tensor in kernel.tensors):
-        yield f"t = ({_FIRST_STEP[kernel.template].format(**kernel.facts)}).to(tl.int64)"
+        yield f"t = {_FIRST_STEP[kernel.template].format(**kernel.facts)}.to(tl.int64)"
     late = _written_last(kernel)
     yield from (_pointer(kernel, tensor) for tensor in kernel.tensors if tensor.name not in late)
 
@@ -107,8 +107,8 @@ def _place(kernel: Kernel) -> Iterator[str]:
 _FIRST_STEP = {
     "forward": "first",
     "step": "first",
-    "trajectory": "first + direction * (begin + i_c * {chunk})",
-    "adjoint": "first + direction * (begin + count - 1)",
+    "trajectory": "(first + direction * (begin + i_c * {chunk}))",
+    "adjoint": "(first + direction * (begin + count - 1))",
 }
 """Where in memory the first step stands that a program walks."""
 
@@ -147,7 +147,7 @@ def _base(kernel: Kernel, tensor: Tensor) -> str:
     head = "i_h" if tensor.heads == "heads" else f"(i_h // (heads // {tensor.heads}))"
     local = {"trajectory": f"i_c * {kernel.facts.get('chunk')}", "adjoint": "count - 1"}.get(kernel.template)
     if tensor.strided:
-        return f"i_b * {tensor.name}_sb + t * {tensor.name}_st + {head} * {tensor.name}_sh"
+        return f"i_b * {tensor.name}_sb + t * {tensor.name}_st + {head}.to(tl.int64) * {tensor.name}_sh"
     slot = "0" if kernel.template == "forward" else f"begin // {kernel.facts.get('chunk')} + i_c"
     index, extent = {
         "step": (f"(i_b * steps + t) * {tensor.heads} + {head}", f"batch * steps * {tensor.heads}"),

@@ -26,6 +26,8 @@ from ...compiler.options import KernelOptions
 from ...compiler.targets import TARGETS, Target, register_limit, warps
 from .launch import triton_version
 
+TARGET_NAMES = tuple(known.name for known in TARGETS)
+
 _MATRIX_UNIT = re.compile(r"\bmma\.sync|\bwgmma\.mma_async|\btcgen05\.mma|\bv_mfma_")
 
 
@@ -49,7 +51,7 @@ def measure(
     program: Program,
     sizes: Mapping[str, int],
     *,
-    targets: Iterable[str] = tuple(target.name for target in TARGETS),
+    targets: Iterable[str] = TARGET_NAMES,
     dtype: str = "bf16",
     precision: str = "tf32",
     heads: int = 8,

@@ -117,7 +117,7 @@ def _launch_on_device(
             raise
         options["num_stages"] = 1  # loads are no longer buffered ahead in shared memory
         built = function(*args, **named, **options)
-    if not torch.version.hip and getattr(built, "n_spills", 0):
+    if not torch.version.hip and getattr(built, "n_spills", None):
         options["maxnreg"] = register_limit(options["num_warps"])  # from the next launch on
 
 

@@ -77,7 +77,8 @@ def verify(
         notes += [f"gradients are not compared with SymPy: {refusal}"] if refusal else []
     bound = fitting_sizes(program, cycle(SMALL), sizes)
     for dtype in dtypes:
-        runners, variants = backends, {}
+        runners = backends
+        variants: dict[str, dict[str, Runner]] = {}
         if runners is None:
             runners, variants, refused = _accepting(Task(program, bound, dtype, place))
             notes += refused

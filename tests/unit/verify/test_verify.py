@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from drawn import HERE, K, V, programs
 from hypothesis import given, settings
 from torch import Tensor
 
+import recurra
 from recurra.compiler.ir.builder import Builder
 from recurra.compiler.ir.program import Dim, Gate, Initialiser, Input, Output, Param, Program, State
 from recurra.compiler.ir.size import Size
@@ -21,6 +23,7 @@ from recurra.dsl.source import Source
 from recurra.runtime import reference
 from recurra.runtime.verify import Report, Row, verify
 from recurra.runtime.verify.data import draw, fitting_sizes
+from recurra.runtime.verify.exact import exact_steps
 
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
@@ -223,3 +226,13 @@ def test_the_report_as_text_and_data() -> None:
     assert [row["ok"] for row in data["rows"]] == [True, False] and data["rows"][1]["error"] == "inf"
     text = str(report)
     assert "FAIL" in text and "1.0e-07" in text and "memory: backend y is not compared: no reason [at all]" in text
+
+
+def test_expressions_too_large_for_sympy_are_followed_for_one_step() -> None:
+    folder = Path(__file__).parents[3]
+    slots = recurra.load(folder / "tests" / "fixtures" / "unseen" / "slot_memory.rec").program
+    lstm = recurra.load(folder / "examples" / "zoo" / "lstm.rec").program
+    assert exact_steps(lstm, {"D": 2}) == 2
+    assert exact_steps(slots, {"D": 2, "M": 2}) == 1
+    report = verify(slots, backends={})
+    assert report.ok and {"o", "d slots", "d U"} <= {row.quantity for row in report.rows}
