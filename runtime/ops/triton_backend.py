@@ -18,6 +18,7 @@ from ...compiler.lower.recurrent import Recurrent
 from ...compiler.lower.split import split
 from ...compiler.options import KernelOptions, Options
 from .. import reference
+from ..errors import BackendError
 from ..store.cache import Store, fingerprint
 from ..store.loader import load_module
 from .fused import Fused
@@ -162,7 +163,9 @@ def variants(program: Program) -> dict[str, Callable[..., tuple[tuple[Tensor, ..
 
 
 def kernel_options(options: Options, inputs: Mapping[str, Tensor]) -> KernelOptions:
-    """What a user's options come to for these inputs."""
+    """What a user's options come to for these inputs (BackendError for a precision that the device lacks)."""
+    if options.precision == "tf32x3" and torch.version.hip:
+        raise BackendError("AMD's GPUs have no tf32x3 products; their matrix units run precision='ieee'")
     half = any(t.dtype in (torch.bfloat16, torch.float16) for t in inputs.values())
     strided = not all(t.is_contiguous() for t in inputs.values())
     return KernelOptions.of(options, half=half, strided=strided)
