@@ -48,9 +48,10 @@ def layout(program: Program, sizes: Mapping[str, int], tiles: Mapping[str, int] 
         _check_tile(program, axis_sizes, name, block)
         blocks[name] = block
     tiled = tuple(name for name in order if name in blocks and blocks[name] < axis_sizes[name])
-    elements = max((_elements(state.axes, blocks) * rows for state in program.states), default=1)
     weights = sum(_elements(param.axes, blocks) for param in program.params if len(param.axes) >= 2)
-    return Layout(axis_sizes, blocks, tiled, rows, order, warps=_warps(max(elements, weights // 4)))
+    return Layout(
+        axis_sizes, blocks, tiled, rows, order, warps=_warps(max(_largest(program, blocks, rows), weights // 4))
+    )
 
 
 def _check_tile(program: Program, sizes: Mapping[str, int], name: str, block: int) -> None:
@@ -118,7 +119,35 @@ def _walks_rows(program: Program) -> bool:
     """Whether a program takes several sequences, so that vector states fill a matrix product."""
     body, of_state = program.body, depends_on(program.body, ("state",))
     vectors = all(len(body[p].axes) <= 1 for p in live(body, program.roots()) if of_state[p])
-    return vectors and bool(_matrix_products(program))
+    return vectors and not _makes_matrices(program) and bool(_matrix_products(program))
+
+
+def _makes_matrices(program: Program) -> bool:
+    """Whether a step computes with matrices that every sequence has its own of, of inputs only perhaps."""
+    body, varies = program.body, depends_on(program.body, ("state", "input"))
+    computed = [
+        body[p] for p in live(body, program.roots()) if varies[p] and body[p].op not in ("leaf", "index", "slice")
+    ]
+    read = [body[arg] for instr in computed for arg in instr.args if varies[arg]]
+    return any(len(instr.axes) > 1 for instr in (*computed, *read))
+
+
+def _largest(program: Program, blocks: Mapping[str, int], rows: int) -> int:
+    """Elements of the largest tile that a program holds: a state, or a value or product of a step."""
+    body, varies = program.body, depends_on(program.body, ("state", "input"))
+    matrix = _matrix_products(program)
+    found = [_elements(state.axes, blocks) for state in program.states]
+    for position in live(body, program.roots()):
+        instr = body[position]
+        if not varies[position] or instr.op == "leaf":
+            continue
+        found.append(_elements(instr.axes, blocks))
+        if instr.op == "contract":
+            pair = tuple(body[arg].axes for arg in instr.args)
+            if pair not in matrix and pair[::-1] not in matrix:  # those take the matrix unit
+                sides = dict(zip((*instr.attrs[0], *instr.attrs[1]), (*pair[0], *pair[1]), strict=True))
+                found.append(_elements(tuple(sides.values()), blocks))
+    return max(found, default=1) * rows
 
 
 def _elements(axes: Axes, blocks: Mapping[str, int]) -> int:

@@ -71,6 +71,12 @@ def shape(tensor: kernel_ir.Tensor, layout: Layout, extent: Extent, heads: int |
     return (*copies, *outer, *(layout.sizes[axis.name] for axis in tensor.axes))
 
 
+def near(value: Tensor) -> Tensor:
+    """An input [B, T, G, ...] whose entries of one step lie so close together that kernels may count in 32 bits."""
+    last = sum((size - 1) * stride for size, stride in zip(value.shape[3:], value.stride()[3:], strict=True))
+    return value if last < 1 << 31 else value.contiguous()
+
+
 def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: Extent) -> None:
     """Run one kernel of a generated module on the given tensors (by the kernel's own names)."""
     layout = kernel.layout
@@ -80,10 +86,10 @@ def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: E
         programs *= -(-extent.count // extent.chunk)
     if programs == 0:
         return
-    args: list[Any] = [tensors[t.name] for t in kernel.tensors]
-    for tensor in kernel.tensors:
-        if tensor.strided:
-            args += tensors[tensor.name].stride()
+    args: list[Any] = [near(tensors[t.name]) if t.strided else tensors[t.name] for t in kernel.tensors]
+    args += [
+        stride for t, value in zip(kernel.tensors, tuple(args), strict=True) if t.strided for stride in value.stride()
+    ]
     args += extent.integers()
     heads = {t.heads: tensors[t.name].shape[2] for t in kernel.tensors if t.heads != "heads"} | {"heads": extent.heads}
     named = {name: heads[name] for name in constants(kernel)}

@@ -12,7 +12,7 @@ from unit.kernels.against_reference import STRATEGIES, UNSEEN, arguments, change
 from recurra.compiler.ir.program import Program
 from recurra.compiler.options import KernelOptions
 from recurra.runtime import reference
-from recurra.runtime.ops import triton_backend
+from recurra.runtime.ops import launch, triton_backend
 from recurra.runtime.verify.data import Arguments
 
 CHUNK = 3
@@ -117,6 +117,13 @@ def test_strides(kind: str, strategy: str) -> None:
     given = arguments(program, sizes, batch=2, steps=4)
     strided = changed(given, **{name: lambda x: odd_strides(x, kind) for name in ("q", "v", "g", "W", "A", "S", "m")})
     check(program, sizes, strided, strategy)
+
+
+def test_entries_that_lie_far_apart_are_brought_together() -> None:
+    far = torch.empty_strided((1, 4, 1, 3), (1, 1, 1, 1 << 30), device="meta")
+    assert launch.near(far).is_contiguous()
+    close = torch.empty_strided((1, 4, 1, 3), (1 << 40, 1 << 35, 1 << 33, 1 << 29), device="meta")
+    assert launch.near(close) is close
 
 
 @pytest.mark.parametrize("kind", KINDS[:3])

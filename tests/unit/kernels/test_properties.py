@@ -156,6 +156,37 @@ def test_both_strategies_and_the_reference_agree(path: Path) -> None:
         check(program, sizes, given, strategy, options=OPTIONS)
 
 
+OWN = """recurrence own
+dims D
+state h[D]
+input x[D], A[D, D]
+param W[D, D]
+transition h' = tanh(x + W @ h + A @ h)
+output o[D] = h'
+"""
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_sequences_with_matrices_of_their_own_do_not_share_a_program(strategy: str) -> None:
+    """Sixteen such matrices in one program would not fit; one program then takes one sequence."""
+    program, sizes = spec(OWN), {"D": 5}
+    made = compile_kernels(program, sizes, KernelOptions(), strategy)
+    assert made.kernels[0].layout.rows == 1
+    shared = compile_kernels(zoo("elman"), sizes, KernelOptions(), "recurrent")
+    assert shared.kernels[0].layout.rows == 16
+    check(program, sizes, arguments(program, sizes, batch=2, steps=3, heads=1), strategy)
+
+
+@pytest.mark.parametrize(
+    ("value", "warps"), [("h'", 1), ("sum(tanh(outer(y, h')), U)", 8), ("h' @ tanh(outer(x, y)) @ outer(y, x)", 8)]
+)
+def test_large_values_of_a_step_get_the_warps_they_need(value: str, warps: int) -> None:
+    text = "recurrence r\ndims V, U = V\nstate h[V]\ninput x[V], y[U]\ntransition h' = h + x\n"
+    program = spec(f"{text}output o[V] = {value}\n")
+    made = compile_kernels(program, {"V": 64, "U": 64}, KernelOptions(), "recurrent")
+    assert made.kernels[0].layout.warps == warps
+
+
 WIDE = {"elman": 2, "gru": 3}
 
 
