@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from .ir.program import Program, live, show_body
 from .ir.types import show_axes
 from .kernels import Compiled as Kernels
 from .kernels import compile_kernels
-from .lower.kernel_ir import Kernel, Ref, Statement
+from .lower.dump import show_kernel
 from .options import KernelOptions, Options
 from .pipeline import STAGES as FRONT
 from .pipeline import Compiled, compile_source
@@ -55,7 +55,7 @@ def _adjoint(subject: Subject) -> str:
 
 
 def _kernels(subject: Subject) -> str:
-    return "\n\n".join("\n".join(_kernel_lines(kernel)) for kernel in subject.kernels.kernels)
+    return "\n\n".join(show_kernel(kernel) for kernel in subject.kernels.kernels)
 
 
 STAGES: dict[str, tuple[str, Callable[[Subject], str]]] = {
@@ -84,24 +84,3 @@ def show_program(program: Program) -> str:
     lines += [f"{state.name}' = %{state.next} from %{state.start}" for state in program.states]
     lines += [f"{output.name} = %{output.value}" for output in program.outputs]
     return "\n".join(lines)
-
-
-def _kernel_lines(kernel: Kernel) -> Iterator[str]:
-    yield f"kernel {kernel.name} ({kernel.template})"
-    for tensor in kernel.tensors:
-        yield f"  {tensor.place} {tensor.name} {show_axes(tensor.axes)}"
-    for section, statements in kernel.sections.items():
-        if statements:
-            yield f"  {section}:"
-            yield from (f"    {_statement(statement)}" for statement in statements)
-
-
-def _statement(statement: Statement) -> str:
-    sides = "".join(f"[{', '.join(label.name for label in statement.labels)}]") if statement.labels else ""
-    words = [statement.op, *(_operand(arg) for arg in statement.args)]
-    words += [str(getattr(attr, "name", attr)) for attr in statement.attrs if not isinstance(attr, tuple)]
-    return f"{statement.target}{sides} = {' '.join(words)}" if statement.target else " ".join(words)
-
-
-def _operand(ref: Ref) -> str:
-    return ref.name or f"{ref.number:g}"

@@ -3,37 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from ..ir.builder import Builder
+from ..ir.numbers import NUMBERS
 from ..ir.size import Size
-
-FOLDS: dict[str, Callable[..., float]] = {
-    "add": lambda x, y: x + y,
-    "sub": lambda x, y: x - y,
-    "mul": lambda x, y: x * y,
-    "div": lambda x, y: x / y,
-    "pow": math.pow,
-    "min": min,
-    "max": max,
-    "neg": lambda x: -x,
-    "exp": math.exp,
-    "log": math.log,
-    "log1p": math.log1p,
-    "expm1": math.expm1,
-    "sqrt": math.sqrt,
-    "rsqrt": lambda x: 1 / math.sqrt(x),
-    "square": lambda x: x * x,
-    "abs": abs,
-    "sign": lambda x: math.copysign(1.0, x) if x else 0.0,
-    "tanh": math.tanh,
-    "sin": math.sin,
-    "cos": math.cos,
-    "sigmoid": lambda x: 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x)),
-    "relu": lambda x: max(x, 0.0),
-    "softplus": lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x))),
-    "logsigmoid": lambda x: min(x, 0.0) - math.log1p(math.exp(-abs(x))),
-}
 
 
 class NoValue(Exception):
@@ -50,10 +23,10 @@ def fold(b: Builder, op: str, *args: int) -> int | None:
     """The constant ``op(args)`` if all operands are known numbers (NoValue if it is not a number)."""
     found = [number(b, arg) for arg in args]
     known = [value for value in found if value is not None]
-    if op not in FOLDS or len(known) < len(found):
+    if op not in NUMBERS or len(known) < len(found):
         return None
     try:
-        result = FOLDS[op](*known)
+        result = NUMBERS[op](*known)
     except OverflowError:
         raise NoValue("it is too large for a number") from None
     except ZeroDivisionError:

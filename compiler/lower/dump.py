@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from ..ir.types import show_axes
 from .kernel_ir import Coordinate, Kernel, Ref, Statement, Tensor
 from .layout import Label
 
 
 def show_kernel(kernel: Kernel) -> str:
-    """A kernel section by section, one statement a line: ``x [K, V] = dot S W``."""
+    """A kernel's tensors by place, then its sections, one statement a line: ``x [K, V] = dot S W``."""
     layout = kernel.layout
     blocks = ", ".join(f"{name} {layout.sizes[name]}/{layout.blocks[name]}" for name in layout.order)
     lines = [f"kernel {kernel.name} ({kernel.template}; {layout.rows} sequences; axis size/block: {blocks})"]
+    lines += [f"  {tensor.place} {tensor.name} {show_axes(tensor.axes)}" for tensor in kernel.tensors]
     for section, statements in kernel.sections.items():
-        lines.append(f"  {section}:")
-        lines += [f"    {_statement(statement)}" for statement in statements]
+        if statements:
+            lines.append(f"  {section}:")
+            lines += [f"    {_statement(statement)}" for statement in statements]
     return "\n".join(lines)
 
 
