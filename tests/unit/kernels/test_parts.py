@@ -45,7 +45,8 @@ def test_cotangents_are_clipped_once_per_step_and_sequence(name: str, strategy: 
 
 
 def test_products_that_need_no_state_leave_the_loop() -> None:
-    program = spec(HEADER + "transition h' = tanh(exp(W) @ h + U @ k + x)\noutput y[V] = C @ h' + w\noutput z[V] = h'\n")
+    text = "transition h' = tanh(exp(W) @ h + U @ k + x)\noutput y[V] = C @ h' + w\noutput z[V] = h'\n"
+    program = spec(HEADER + text)
     parts = compile_kernels(program, {"V": 3, "K": 5}, KernelOptions()).split
     assert [i.name for i in parts.core.inputs] == ["x", "before_1"]
     assert [p.name for p in parts.core.params] == ["before_0"]
