@@ -123,20 +123,20 @@ def _walks_rows(program: Program) -> bool:
 
 
 def _makes_matrices(program: Program) -> bool:
-    """Whether a step computes with matrices that every sequence has its own of, of inputs only perhaps."""
+    """Whether a step computes with, or puts out, matrices that every sequence has its own of."""
     body, varies = program.body, depends_on(program.body, ("state", "input"))
     computed = [
         body[p] for p in live(body, program.roots()) if varies[p] and body[p].op not in ("leaf", "index", "slice")
     ]
     read = [body[arg] for instr in computed for arg in instr.args if varies[arg]]
-    return any(len(instr.axes) > 1 for instr in (*computed, *read))
+    return any(len(item.axes) > 1 for item in (*computed, *read, *program.outputs))
 
 
 def _largest(program: Program, blocks: Mapping[str, int], rows: int) -> int:
     """Elements of the largest tile that a program holds: a state, or a value or product of a step."""
     body, varies = program.body, depends_on(program.body, ("state", "input"))
     matrix = _matrix_products(program)
-    found = [_elements(state.axes, blocks) for state in program.states]
+    found = [_elements(item.axes, blocks) for item in (*program.states, *program.outputs)]
     for position in live(body, program.roots()):
         instr = body[position]
         if not varies[position] or instr.op == "leaf":
