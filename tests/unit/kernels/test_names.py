@@ -91,7 +91,7 @@ def test_names(name: str, strategy: str) -> None:
     program = spec(SPECS[name])
     sizes = sizes_of(program, 5)
     options = KernelOptions(chunk=2, strided=name == "arguments")
-    check(program, sizes, arguments(program, sizes, steps=3), strategy, options=options)
+    check(program, sizes, arguments(program, sizes, steps=3, heads=1), strategy, options=options)
 
 
 def test_ordinary_names_are_kept() -> None:

@@ -10,7 +10,7 @@ from unit.kernels.specs import specs
 from recurra.compiler.options import KernelOptions
 
 SIZES = st.sampled_from(({"K": 3, "V": 5}, {"K": 4, "V": 3}, {"K": 16, "V": 17}))
-EXAMPLES = 12
+EXAMPLES = 8
 
 
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), print_blob=False)

@@ -31,9 +31,9 @@ def program_of(path: Path) -> Program:
 
 
 @cache
-def compiled(path: Path, strategy: str, strided: bool = False) -> Compiled:
+def compiled(path: Path, strategy: str) -> Compiled:
     program = program_of(path)
-    return compile_kernels(program, sizes_of(program, 20, 12), KernelOptions(strided=strided), strategy)
+    return compile_kernels(program, sizes_of(program, 20, 12), KernelOptions(strided=True), strategy)
 
 
 ALL = pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def functions(text: str) -> list[ast.FunctionDef]:
 
 @ALL
 def test_text(path: Path, strategy: str) -> None:
-    made = compiled(path, strategy, strided=True)
+    made = compiled(path, strategy)
     text = made.generated.text
     for banned in ("atomic", "libdevice", "make_block_ptr", "inline_asm", "debug_barrier", "import os", "\t"):
         assert banned not in text
@@ -72,7 +72,7 @@ def test_text(path: Path, strategy: str) -> None:
 @ALL
 def test_offsets_have_64_bits(path: Path, strategy: str) -> None:
     """Whatever grows with the batch, the length or the number of tiles is multiplied in 64 bits."""
-    for function in functions(compiled(path, strategy, strided=True).generated.text):
+    for function in functions(compiled(path, strategy).generated.text):
         body = ast.unparse(function)
         assert re.search(r"i_r = \(pid % .*\)\.to\(tl\.int64\)\n", body)
         wide = {"i_r", "i_b", "t"}
@@ -119,7 +119,7 @@ def test_nothing_is_read_after_it_was_written(path: Path, strategy: str) -> None
 def test_same_spec_same_bytes(path: Path, strategy: str) -> None:
     made = compiled(path, strategy)
     program = program_of(path)
-    again = compile_kernels(program, sizes_of(program, 20, 12), KernelOptions(), strategy)
+    again = compile_kernels(program, sizes_of(program, 20, 12), KernelOptions(strided=True), strategy)
     assert again.generated == made.generated
     for other in ("2024", "0x", "<", str(path.parent)):
         assert other not in re.sub(r" <=? ", " ", made.generated.text)
