@@ -128,15 +128,17 @@ def _makes_matrices(program: Program) -> bool:
     computed = [
         body[p] for p in live(body, program.roots()) if varies[p] and body[p].op not in ("leaf", "index", "slice")
     ]
-    read = [body[arg] for instr in computed for arg in instr.args if varies[arg]]
-    return any(len(item.axes) > 1 for item in (*computed, *read, *program.outputs))
+    axes = [instr.axes for instr in computed] + [output.axes for output in program.outputs]
+    axes += [body[arg].axes for instr in computed for arg in instr.args if varies[arg]]
+    return any(len(sides) > 1 for sides in axes)
 
 
 def _largest(program: Program, blocks: Mapping[str, int], rows: int) -> int:
     """Elements of the largest tile that a program holds: a state, or a value or product of a step."""
     body, varies = program.body, depends_on(program.body, ("state", "input"))
     matrix = _matrix_products(program)
-    found = [_elements(item.axes, blocks) for item in (*program.states, *program.outputs)]
+    found = [_elements(state.axes, blocks) for state in program.states]
+    found += [_elements(output.axes, blocks) for output in program.outputs]
     for position in live(body, program.roots()):
         instr = body[position]
         if not varies[position] or instr.op == "leaf":
