@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from .autodiff.plan import plan
 from .autodiff.reverse import AdjointStep, adjoint_step
-from .codegen.module import Generated, triton_module
+from .codegen.module import Generated, cpp_module, triton_module
 from .ir.program import Program
 from .ir.verify import check_program
 from .lower.kernel_ir import Kernel
+from .lower.native import Native, lower_native
 from .lower.recurrent import Recurrent, lower_recurrent
 from .lower.split import Split, split
 from .lower.stepwise import Stepwise, cut_program, lower_stepwise
 from .options import KernelOptions
-from .strategies import recurrent, stepwise
+from .strategies import recurrent, recurrent_cpu, stepwise
 from .strategies.recurrent import NAME as RECURRENT
 from .strategies.stepwise import NAME as STEPWISE
 from .strategies.verdict import Verdict, choose
+
+Backend = Literal["triton", "cpu"]
+"""The backends that kernels are generated for."""
+
+CHUNK = 16
+"""Steps between checkpoints on a GPU, where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +40,13 @@ class Compiled:
     split: Split
     adjoint: AdjointStep
     verdicts: tuple[Verdict, ...]
-    lowered: Recurrent | Stepwise
+    lowered: Recurrent | Stepwise | Native
     generated: Generated
 
     @property
     def strategy(self) -> str:
         """The name of the strategy that was taken."""
-        return RECURRENT if isinstance(self.lowered, Recurrent) else STEPWISE
+        return STEPWISE if isinstance(self.lowered, Stepwise) else RECURRENT
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -47,24 +55,45 @@ class Compiled:
 
 
 def compile_kernels(
-    program: Program, sizes: Mapping[str, int], options: KernelOptions, strategy: str = "auto"
+    program: Program,
+    sizes: Mapping[str, int],
+    options: KernelOptions,
+    strategy: str = "auto",
+    backend: Backend = "triton",
 ) -> Compiled:
-    """The kernels of a recurrence for Triton, by the named strategy or the first that applies.
+    """The kernels of a recurrence for a backend, by the named strategy or the first that applies.
 
     ValueError for a strategy that does not exist or does not apply, with its reason.
     """
     parts = split(program)
     check_program(parts.core)
     step = adjoint_step(parts.core)
-    fused = recurrent.layout(parts.core, sizes, dict(options.tiles))
-    verdicts = (recurrent.verdict(parts.core, fused), stepwise.verdict(parts.core))
-    chosen = choose(verdicts, strategy)
-    lowered: Recurrent | Stepwise
-    if chosen == RECURRENT:
-        lowered = lower_recurrent(
-            parts.core, plan(step), fused, precision=options.precision, chunk=options.chunk, strided=options.strided
-        )
-    else:
-        cut = recurrent.layout(cut_program(parts.core), sizes, dict(options.tiles))
-        lowered = lower_stepwise(parts.core, step, cut, options.strided)
-    return Compiled(parts, step, verdicts, lowered, triton_module(program, lowered.kernels))
+    make = _for_triton if backend == "triton" else _for_cpu
+    verdicts, lowered = make(parts.core, step, sizes, options, strategy)
+    module = triton_module if backend == "triton" else cpp_module
+    return Compiled(parts, step, verdicts, lowered, module(program, lowered.kernels))
+
+
+def _for_triton(
+    core: Program, step: AdjointStep, sizes: Mapping[str, int], options: KernelOptions, strategy: str
+) -> tuple[tuple[Verdict, ...], Recurrent | Stepwise]:
+    layout = recurrent.layout(core, sizes, dict(options.tiles))
+    verdicts = (recurrent.verdict(core, layout), stepwise.verdict(core))
+    if choose(verdicts, strategy) == STEPWISE:
+        cut = recurrent.layout(cut_program(core), sizes, dict(options.tiles))
+        return verdicts, lower_stepwise(core, step, cut, options.strided)
+    chunk = options.chunk or CHUNK
+    lowered = lower_recurrent(
+        core, plan(step), layout, precision=options.precision, chunk=chunk, strided=options.strided
+    )
+    return verdicts, lowered
+
+
+def _for_cpu(
+    core: Program, step: AdjointStep, sizes: Mapping[str, int], options: KernelOptions, strategy: str
+) -> tuple[tuple[Verdict, ...], Native]:
+    layout = recurrent_cpu.layout(core, sizes, dict(options.tiles))
+    verdicts = (recurrent_cpu.verdict(core, layout), recurrent_cpu.stepwise_verdict())
+    choose(verdicts, strategy)
+    chunk = options.chunk or recurrent_cpu.chunk(core, layout)
+    return verdicts, lower_native(core, plan(step, keep_dear=True), layout, chunk)

@@ -14,19 +14,19 @@ class Options:
 
     ``consts`` overrides consts of the spec by name, ``precision`` is the form of float32 matrix products
     in kernels (default: ``ieee`` for float32 inputs, ``tf32`` for 16-bit ones), ``checkpoint`` the number of
-    steps between saved states (16), ``tiles`` the block of an independent axis by name. ValueError for
+    steps between saved states (default: 16 on a GPU, more where states are small), ``tiles`` the block of an independent axis by name. ValueError for
     anything else.
     """
 
     consts: tuple[tuple[str, float], ...] = ()
     precision: Precision | None = None
-    checkpoint: int = 16
+    checkpoint: int | None = None
     tiles: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.precision is not None and self.precision not in get_args(Precision):
             raise ValueError(f"no precision {self.precision!r}; there are {', '.join(get_args(Precision))}")
-        if not isinstance(self.checkpoint, int) or self.checkpoint < 1:
+        if self.checkpoint is not None and (not isinstance(self.checkpoint, int) or self.checkpoint < 1):
             raise ValueError(f"checkpoint must be a whole number of steps >= 1, not {self.checkpoint!r}")
         for name, block in self.tiles:
             if not isinstance(block, int) or block < 1 or block & (block - 1):
@@ -37,15 +37,16 @@ class Options:
 class KernelOptions:
     """What one set of kernels is specialised to, besides sizes.
 
-    ``precision`` is the form of float32 matrix products, ``chunk`` the steps between checkpoints,
-    ``strided`` whether inputs come with strides instead of being contiguous, ``tiles`` sets the block of an
-    axis by name.
+    ``precision`` is the form of float32 matrix products on a GPU, ``chunk`` the steps between checkpoints
+    (None: as the strategy finds), ``strided`` whether inputs come with strides instead of being contiguous, ``tiles``
+    sets the block of an axis by name, ``dtype`` is the type of the caller's tensors on a processor.
     """
 
     precision: str = "ieee"
-    chunk: int = 16
+    chunk: int | None = None
     strided: bool = False
     tiles: tuple[tuple[str, int], ...] = ()
+    dtype: str = "float32"
 
     @staticmethod
     def of(options: Options, *, half: bool = False, strided: bool = False) -> KernelOptions:

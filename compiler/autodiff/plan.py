@@ -3,7 +3,7 @@
 States before each step come back from a trajectory that is rebuilt chunk by chunk. Everything else
 of the step is recomputed from them, except products of the state with a matrix of the params: they
 are kept, because they cost most, and because without them only one orientation of the matrix has to
-stay on chip.
+stay on chip. Where memory near the processor is ample, what takes long to compute is kept as well.
 """
 
 from __future__ import annotations
@@ -55,8 +55,17 @@ class Plan:
         return (*values, *(value for p in self.products for value in (p.left, p.right)))
 
 
-def plan(step: AdjointStep) -> Plan:
-    """Decide what is kept and which gradients are formed after the loop."""
+DEAR = frozenset("exp expm1 log log1p tanh sigmoid logsigmoid softplus erf sin cos pow sqrt rsqrt".split())
+"""Operations that take ten times as long as an addition, or longer."""
+
+_SUMS = frozenset(("contract", "sum", "amax"))
+
+
+def plan(step: AdjointStep, keep_dear: bool = False) -> Plan:
+    """Decide what is kept and which gradients are formed after the loop.
+
+    With ``keep_dear``, results of ``DEAR`` operations and sums are kept that the new states need anyway.
+    """
     body = step.body
     products: list[Product] = []
     params: list[tuple[str, int | None]] = []
@@ -69,7 +78,7 @@ def plan(step: AdjointStep) -> Plan:
             params.append((name, None))
     wanted = [v for _, v in (*step.inputs, *params, *step.states) if v is not None]
     wanted += [value for p in products for value in (p.left, p.right)]
-    body, saved = _keep(body, wanted)
+    body, saved = _keep(body, wanted, _dear(step) if keep_dear else frozenset())
     return Plan(body, saved, step.inputs, tuple(params), step.states, tuple(products))
 
 
@@ -95,7 +104,20 @@ def _moved(product: Product, source: tuple[int, ...]) -> Product:
     return replace(product, labels=(left, right, tuple(out[position] for position in source)))
 
 
-def _keep(body: Body, wanted: Iterable[int]) -> tuple[Body, tuple[Saved, ...]]:
+def _dear(step: AdjointStep) -> frozenset[int]:
+    """Results of dear operations and of sums that the new states are computed from, step by step."""
+    body = step.body
+    varies = depends_on(body, ("input", "state"))
+    return frozenset(p for p in live(body, step.next) if varies[p] and (body[p].op in DEAR or _sums(body, p)))
+
+
+def _sums(body: Body, position: int) -> bool:
+    """Whether a value is a sum over entries of larger ones."""
+    instr = body[position]
+    return instr.op in _SUMS and len(instr.axes) < max(len(body[arg].axes) for arg in instr.args)
+
+
+def _keep(body: Body, wanted: Iterable[int], dear: frozenset[int]) -> tuple[Body, tuple[Saved, ...]]:
     of_state, of_param = depends_on(body, ("state",)), depends_on(body, ("param",))
     adjoint = depends_on(body, ("cotangent",))
     needed = live(body, wanted)
@@ -103,9 +125,10 @@ def _keep(body: Body, wanted: Iterable[int]) -> tuple[Body, tuple[Saved, ...]]:
     saved: list[Saved] = []
     for position in sorted(needed):
         instr = body[position]
-        if instr.op != "contract" or not of_state[position] or adjoint[position]:
-            continue
-        if any(of_param[a] and not of_state[a] and len(body[a].axes) >= 2 for a in instr.args):
+        product = instr.op == "contract" and of_state[position] and not adjoint[position]
+        if position in dear or (
+            product and any(of_param[a] and not of_state[a] and len(body[a].axes) >= 2 for a in instr.args)
+        ):
             name = f"product_{len(saved)}"
             saved.append(Saved(name, position, instr.axes))
             rewritten[position] = replace(instr, op="leaf", args=(), attrs=("saved", name))

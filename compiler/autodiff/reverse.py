@@ -54,6 +54,7 @@ class AdjointStep:
     ``seeds`` names the ``cotangent`` leaves: ``o`` for output ``o``, ``S'`` for the new state of
     ``S``, each with its position in the body. ``inputs``, ``params`` and ``states`` give, in
     declaration order, the cotangents of inputs, of learned params and of *old* states; None is zero.
+    ``next`` are the values of the new states.
     """
 
     body: Body
@@ -61,6 +62,7 @@ class AdjointStep:
     inputs: Named
     params: Named
     states: Named
+    next: tuple[int, ...]
 
     def roots(self) -> tuple[int, ...]:
         """The values of the adjoint: every cotangent that is not zero."""
@@ -92,5 +94,10 @@ def adjoint_step(program: Program) -> AdjointStep:
         return tuple((name, found.get(positions.get((k, name), -1))) for k, name in asked if k == kind)
 
     return AdjointStep(
-        tuple(builder.body), tuple(leaves), cotangents("input"), cotangents("param"), cotangents("state")
+        tuple(builder.body),
+        tuple(leaves),
+        cotangents("input"),
+        cotangents("param"),
+        cotangents("state"),
+        tuple(state.next for state in program.states),
     )

@@ -1,28 +1,38 @@
-"""Kernels become one readable Python file with a map from its lines to the `.rec` file."""
+"""Kernels become readable source files with a map from their lines to the `.rec` file."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from ..ir.program import Program
 from ..lower.kernel_ir import INTEGERS, Kernel
-from .triton import Line, blocks
+from .cpp import cpp_blocks
+from .lines import Line
+from .triton import blocks
 from .triton_math import HELPERS
+
+HEADERS = ("vector.hpp", "mathematics.hpp", "numbers.hpp", "parallel.hpp")
+"""What generated C++ includes."""
 
 _MARKER = re.compile(r"^( *)@@(\w+)$")
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The text of a module and its line map as JSON (see ``line_map``)."""
+    """Source files by name: ``main`` is the one with the kernels, beside it stands its line map as JSON."""
 
-    text: str
-    line_map: str
+    main: str
+    files: Mapping[str, str]
+
+    @property
+    def text(self) -> str:
+        """The file with the kernels."""
+        return self.files[self.main]
 
 
 def triton_module(program: Program, kernels: Iterable[Kernel]) -> Generated:
@@ -31,17 +41,26 @@ def triton_module(program: Program, kernels: Iterable[Kernel]) -> Generated:
     used = {s.op for k in kernels for statements in k.sections.values() for s in statements}
     lines = [Line(f'"""Kernels of the recurrence {program.name}."""'), Line(""), Line("import triton")]
     lines += [Line("import triton.language as tl"), Line(""), Line("")]
-    helpers = _template("helpers").render(functions=used & HELPERS)
+    helpers = _template("triton/helpers.py").render(functions=used & HELPERS)
     lines += [Line(text) for text in helpers.strip().splitlines()]
     for kernel in kernels:
-        lines += [*([Line(""), Line("")] if lines[-1].text else []), *_filled(kernel)]
-    return Generated("\n".join(line.text for line in lines) + "\n", _line_map(program, lines))
+        lines += [Line(""), Line("")] if lines[-1].text else []
+        lines += _filled(f"triton/{kernel.template}.py", kernel, blocks(kernel), integers=list(INTEGERS))
+    return _generated(program, "kernels.py", lines)
 
 
-def _filled(kernel: Kernel) -> list[Line]:
+def cpp_module(program: Program, kernels: Iterable[Kernel]) -> Generated:
+    """A C++ file and the headers that it includes. The same kernels give the same bytes."""
+    lines = [Line(f"// Kernels of the recurrence {program.name}.")]
+    lines += [Line(text) for text in _read("cpu/kernels.cpp").splitlines()]
+    for kernel in kernels:
+        lines += [Line(""), *_filled(f"cpu/{kernel.template}.cpp", kernel, cpp_blocks(kernel))]
+    return _generated(program, "kernels.cpp", lines, {name: _read(f"cpu/{name}") for name in HEADERS})
+
+
+def _filled(template: str, kernel: Kernel, printed: Mapping[str, list[Line]], **more: Any) -> list[Line]:
     """The kernel's template with every marker line replaced by its block, at the marker's column."""
-    printed = blocks(kernel)
-    text = _template(kernel.template).render(name=kernel.name, integers=list(INTEGERS), **kernel.facts)
+    text = _template(template).render(name=kernel.name, **more, **kernel.facts)
     result: list[Line] = []
     for row in text.rstrip().splitlines():
         marker = _MARKER.match(row)
@@ -55,11 +74,18 @@ def _filled(kernel: Kernel) -> list[Line]:
 def _template(name: str) -> Any:
     import jinja2  # late: checking a file needs no templates
 
-    folder = resources.files("recurra.codegen_templates") / "triton"
-    text = (folder / f"{name}.py.jinja").read_text()
     return jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
-    ).from_string(text)
+    ).from_string(_read(f"{name}.jinja"))
+
+
+def _read(name: str) -> str:
+    return (resources.files("recurra.codegen_templates") / name).read_text()
+
+
+def _generated(program: Program, main: str, lines: list[Line], more: Mapping[str, str] | None = None) -> Generated:
+    text = "\n".join(line.text for line in lines) + "\n"
+    return Generated(main, {main: text, f"{main}.map.json": _line_map(program, lines), **(more or {})})
 
 
 def _line_map(program: Program, lines: list[Line]) -> str:

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-from ...dsl.source import Span
 from ..lower.kernel_ir import INTEGERS, Coordinate, Kernel, Ref, Statement, Tensor
 from ..lower.layout import ROWS, Label, Layout, identifier
+from .lines import Line
 from .triton_math import OPERATIONS, expression, number
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a block, without its indentation, and where it comes from."""
-
-    text: str
-    span: Span | None = None
 
 
 def blocks(kernel: Kernel) -> dict[str, list[Line]]:

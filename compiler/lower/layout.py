@@ -19,6 +19,9 @@ class Label:
 ROWS = Label("rows")
 """The side that runs over the sequences of one program, where a program walks several at once."""
 
+STEPS = Label("steps")
+"""The side that runs over the steps of a chunk, where a value of each of them is kept."""
+
 
 def labels_of(axes: Axes) -> tuple[Label, ...]:
     """The labels of a value's axes by position: ``[D, D]`` has ``D`` and its second copy."""
@@ -33,7 +36,8 @@ class Layout:
     ``sizes`` and ``blocks`` are by axis name; a block is a power of two, and an axis in ``tiles`` is
     shared out over programs block by block. ``rows`` is the number of sequences per program (1: no
     such side). ``order`` ranks axis names: sides of a tile stand in this order, so that a
-    transposition is a matter of names and moves nothing.
+    transposition is a matter of names and moves nothing. Where ``lanes``, the last side lies in the
+    lanes of vectors; then further copies of an axis, which products sum over, stand before the first.
     """
 
     sizes: Mapping[str, int]
@@ -42,13 +46,16 @@ class Layout:
     rows: int
     order: Mapping[str, int] = field(repr=False)
     warps: int = 4
+    lanes: bool = False
 
     def sort(self, labels: Iterable[Label]) -> tuple[Label, ...]:
         """Labels in the order in which sides of a tile stand."""
         return tuple(sorted(set(labels), key=self._rank))
 
     def _rank(self, label: Label) -> tuple[int, int]:
-        return (-1, 0) if label == ROWS else (self.order[label.name], label.copy)
+        if label in (STEPS, ROWS):
+            return (-2, 0) if label == STEPS else (-1, 0)
+        return self.order[label.name], -label.copy if self.lanes else label.copy
 
     def block(self, label: Label) -> int:
         return self.rows if label == ROWS else self.blocks[label.name]

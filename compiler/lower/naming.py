@@ -7,12 +7,24 @@ import re
 
 from .kernel_ir import INTEGERS
 
-_SKELETON = "tl triton pid heads i i_b i_h i_r i_c o_rows m_rows t chunk range float"
-RESERVED = frozenset((*keyword.kwlist, *_SKELETON.split(), *INTEGERS))
-"""Variables that a kernel's skeleton uses."""
+_PYTHON = "tl triton pid i i_b i_h i_r i_c o_rows m_rows chunk range float"
+_CPP = """
+simd real user vec room rest program programs threads tensors numbers share groups group head sequence rows step end
+kept whole_sum vectors turns iv nv ir nr ic nc INLINE UNROLL alignas alignof asm auto bool case catch char char8_t char16_t
+char32_t concept const consteval constexpr constinit const_cast co_await co_return co_yield decltype default delete do
+double dynamic_cast enum explicit export extern false friend goto inline int long mutable namespace new
+noexcept nullptr operator private protected public register reinterpret_cast requires short signed sizeof static
+static_assert static_cast struct switch template this thread_local throw true typedef typeid typename
+union unsigned using virtual void volatile wchar_t and_eq bitand bitor compl not_eq or_eq xor xor_eq linux unix
+"""
+RESERVED = frozenset((*keyword.kwlist, *_PYTHON.split(), *_CPP.split(), "heads", "t", *INTEGERS))
+"""Keywords, and variables that a kernel's skeleton uses."""
 
-_VARIABLE = re.compile(r"_*p_.*|heads_.*|_(tanh|log1p|softplus|logsigmoid|expm1|pow|greatest)_*|.*_(ptr|s[bth]|s\d+)")
-"""Variables that stand for addresses, arguments and helper functions."""
+_VARIABLE = re.compile(
+    r"_*p_.*|(heads|base|kept|tile|product_of_chunk|i)_.*|_(tanh|log1p|softplus|logsigmoid|expm1|pow|greatest)_*"
+    r"|.*_(ptr|s[bth]|s\d+|at|at_new|at_\d+|sum|part)"
+)
+"""Variables that stand for addresses, arguments, parts of a value and helper functions."""
 
 _PREFIX = re.compile(r"_*(d|heads)_")
 _SUFFIX = re.compile(

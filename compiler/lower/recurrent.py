@@ -52,14 +52,18 @@ def lower_recurrent(
     program: Program, plan: Plan, layout: Layout, *, precision: str, chunk: int, strided: bool
 ) -> Recurrent:
     """All kernels of a recurrence; ``chunk`` is the number of steps between checkpoints."""
-    maker = _Maker(program, plan, layout, precision, chunk, strided)
+    maker = Maker(program, plan, layout, precision, chunk, strided)
     adjoint, products = maker.adjoint()
     forward = maker.forward(train=True)
     return Recurrent(layout, chunk, maker.forward(train=False), forward, maker.trajectory(), adjoint, products)
 
 
-class _Maker:
-    def __init__(self, program: Program, plan: Plan, layout: Layout, precision: str, chunk: int, strided: bool) -> None:
+class Maker:
+    """Makes kernels of one recurrence; names that one of them takes are free in the next, unless ``reserved``."""
+
+    def __init__(
+        self, program: Program, plan: Plan, layout: Layout, precision: str | None, chunk: int, strided: bool
+    ) -> None:
         self.program, self.plan, self.layout = program, plan, layout
         self.precision, self.chunk = precision, chunk
         self.inputs = {
@@ -68,7 +72,7 @@ class _Maker:
         }
         self.params = {p.name: Tensor(p.name, "head", p.axes, compute=False) for p in program.params}
         self.reserved = {f"{prefix}_{identifier(name)}" for name in layout.sizes for prefix in "iom"}
-        self.reserved |= {f"d_{s.name}" for s in program.states} | {f"sum_{name}" for name in self.params}
+        self.reserved |= {f"d_{s.name}" for s in program.states} | {f"{w}_{name}" for name in self.params for w in ("sum", "total")}
         self.state: dict[str, str] = {}
         for state in program.states:
             self.state[state.name] = self.variable(state.name)
@@ -258,8 +262,8 @@ class _Maker:
         for ref, tensor in zip(accumulators, tensors, strict=True):
             if ROWS in ref.labels:
                 rest = tuple(label for label in ref.labels if label != ROWS)
-                statements.append(Statement(ref.name, "sum", (ref,), (ROWS,), rest))
-                ref = replace(ref, labels=rest)
+                statements.append(Statement(f"total_{ref.name[4:]}", "sum", (ref,), (ROWS,), rest))
+                ref = Ref(statements[-1].target, rest)
             statements.append(_store(tensor, ref))
         return statements
 

@@ -36,7 +36,8 @@ class View:
 class TileWriter:
     """Writes statements for the values of one body into named sections.
 
-    ``sources`` gives every leaf as a tensor to load from or as a variable that is there already.
+    ``sources`` gives every leaf as a tensor to load from or as a variable that is there already;
+    ``precision`` is the form of matrix products, None on a target without a matrix unit.
     Values that read params only go to the section ``invariant``, everything else to ``step``.
     """
 
@@ -45,7 +46,7 @@ class TileWriter:
         body: Body,
         layout: Layout,
         sources: Mapping[tuple[str, str], Tensor | Ref],
-        precision: str,
+        precision: str | None,
         reserved: Iterable[str] = (),
     ) -> None:
         self.body, self.layout, self.sources, self.precision = body, layout, sources, precision
@@ -315,7 +316,8 @@ class TileWriter:
         shared = left & right
         sides = left | right
         return (
-            len(left) == len(right) == 2
+            self.precision is not None
+            and len(left) == len(right) == 2
             and len(summed) == 1
             and shared == set(summed)
             and all(self.layout.block(side) >= DOT_SIDE for side in sides)

@@ -15,6 +15,7 @@ from ..ir.program import Program, depends_on, live
 from ..ir.types import Axes
 from ..lower.layout import Layout, power_of_two
 from ..lower.tiles import DOT_SIDE
+from .axes import axis_order, axis_sizes, matrix_axes, matrix_products, walks_rows
 from .verdict import Verdict
 
 NAME = "recurrent"
@@ -35,22 +36,22 @@ def layout(program: Program, sizes: Mapping[str, int], tiles: Mapping[str, int] 
 
     ValueError for a block that is no power of two and for an axis whose entries need each other.
     """
-    order = _order(program)
-    axis_sizes = _axis_sizes(program, sizes)
-    rows = DOT_SIDE if _walks_rows(program) else 1
-    matrix = _matrix_axes(program)
-    least = {axis_sizes[name] for name in matrix}
-    blocks = {name: max(power_of_two(size), DOT_SIDE if size in least else 1) for name, size in axis_sizes.items()}
+    order = axis_order(program)
+    extents = axis_sizes(program, sizes)
+    rows = DOT_SIDE if walks_rows(program) else 1
+    matrix = matrix_axes(program)
+    least = {extents[name] for name in matrix}
+    blocks = {name: max(power_of_two(size), DOT_SIDE if size in least else 1) for name, size in extents.items()}
     shared = [name for name in independent_axes(program) if name not in matrix]
     for name in reversed(shared):
         blocks[name] = _shared_block(program, blocks, name, rows)
     for name, block in (tiles or {}).items():
-        _check_tile(program, axis_sizes, name, block)
+        _check_tile(program, extents, name, block)
         blocks[name] = block
-    tiled = tuple(name for name in order if name in blocks and blocks[name] < axis_sizes[name])
+    tiled = tuple(name for name in order if name in blocks and blocks[name] < extents[name])
     weights = sum(_elements(param.axes, blocks) for param in program.params if len(param.axes) >= 2)
     return Layout(
-        axis_sizes, blocks, tiled, rows, order, warps=_warps(max(_largest(program, blocks, rows), weights // 4))
+        extents, blocks, tiled, rows, order, warps=_warps(max(_largest(program, blocks, rows), weights // 4))
     )
 
 
@@ -81,62 +82,10 @@ def verdict(program: Program, layout: Layout) -> Verdict:
     return Verdict(NAME, True, f"state on chip ({states * 4 / 1024:g} KB per program; {', '.join(parts) or 'whole'})")
 
 
-def _order(program: Program) -> dict[str, int]:
-    """A rank for every axis name: axes of states first, larger states before smaller ones."""
-    states = sorted(program.states, key=lambda s: -len(s.axes))
-    names = [axis.name for state in states for axis in state.axes]
-    names += [axis.name for instr in program.body for axis in instr.axes]
-    return {name: rank for rank, name in enumerate(dict.fromkeys(names))}
-
-
-def _axis_sizes(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:
-    axes = [axis for instr in program.body for axis in instr.axes]
-    axes += [axis for leaf in program.leaves() for axis in leaf.axes]
-    return {axis.name: axis.size.bind(sizes) for axis in axes}
-
-
-def _matrix_products(program: Program) -> list[tuple[Axes, Axes]]:
-    """Operands of contractions of the state with a matrix of the params, the matrix second."""
-    body = program.body
-    of_state, of_param = depends_on(body, ("state",)), depends_on(body, ("param",))
-    found = []
-    for position in live(body, program.roots()):
-        instr = body[position]
-        if instr.op != "contract":
-            continue
-        for value, matrix in (instr.args, instr.args[::-1]):
-            if of_state[value] and of_param[matrix] and not of_state[matrix] and len(body[matrix].axes) == 2:
-                found.append((body[value].axes, body[matrix].axes))
-    return found
-
-
-def _matrix_axes(program: Program) -> frozenset[str]:
-    """Names of axes that are sides of a matrix product."""
-    return frozenset(axis.name for pair in _matrix_products(program) for axes in pair for axis in axes)
-
-
-def _walks_rows(program: Program) -> bool:
-    """Whether a program takes several sequences, so that vector states fill a matrix product."""
-    body, of_state = program.body, depends_on(program.body, ("state",))
-    vectors = all(len(body[p].axes) <= 1 for p in live(body, program.roots()) if of_state[p])
-    return vectors and not _makes_matrices(program) and bool(_matrix_products(program))
-
-
-def _makes_matrices(program: Program) -> bool:
-    """Whether a step computes with, or puts out, matrices that every sequence has its own of."""
-    body, varies = program.body, depends_on(program.body, ("state", "input"))
-    computed = [
-        body[p] for p in live(body, program.roots()) if varies[p] and body[p].op not in ("leaf", "index", "slice")
-    ]
-    axes = [instr.axes for instr in computed] + [output.axes for output in program.outputs]
-    axes += [body[arg].axes for instr in computed for arg in instr.args if varies[arg]]
-    return any(len(sides) > 1 for sides in axes)
-
-
 def _largest(program: Program, blocks: Mapping[str, int], rows: int) -> int:
     """Elements of the largest tile that a program holds: a state, or a value or product of a step."""
     body, varies = program.body, depends_on(program.body, ("state", "input"))
-    matrix = _matrix_products(program)
+    matrix = matrix_products(program)
     found = [_elements(state.axes, blocks) for state in program.states]
     found += [_elements(output.axes, blocks) for output in program.outputs]
     for position in live(body, program.roots()):

@@ -59,7 +59,7 @@ class Fused:
     def backward(
         self,
         tensors: Sequence[Tensor],
-        checkpoints: Sequence[Tensor],
+        kept: Sequence[Tensor],
         cotangents: Sequence[Tensor],
         steps: int,
         reverse: bool,
@@ -70,7 +70,7 @@ class Fused:
         """
         core = self.core
         arguments, whole = self._arguments(tensors, steps, reverse)
-        arguments |= {f"{s.name}_checkpoint": c for s, c in zip(core.states, checkpoints, strict=True)}
+        arguments |= {f"{s.name}_checkpoint": c for s, c in zip(core.states, kept, strict=True)}
         arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
         carried = dict(zip((s.name for s in core.states), cotangents[len(core.outputs) :], strict=True))
         per_step = {t.name: self._room(t, whole, arguments[t.name[2:]]) for t in self._gradients("step")}

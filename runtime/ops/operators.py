@@ -7,13 +7,42 @@ a shape function; a plain ``autograd.Function`` on top ties them together.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from .fused import Fused
-from .stepped import Stepped
+from ...compiler.ir.program import Program
+
+
+class Executor(Protocol):
+    """Runs the kernels of one recurrence. Tensors are inputs, params and start states of the ``core`` program."""
+
+    core: Program
+
+    @property
+    def kept(self) -> int:
+        """How many tensors forward keeps for backward."""
+
+    def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
+        """Outputs, end states and, with ``train``, what is kept."""
+
+    def forward_shapes(self, tensors: Sequence[Tensor], steps: int, train: bool) -> tuple[Tensor, ...]:
+        """Empty tensors for what ``forward`` returns."""
+
+    def backward(
+        self,
+        tensors: Sequence[Tensor],
+        kept: Sequence[Tensor],
+        cotangents: Sequence[Tensor],
+        steps: int,
+        reverse: bool,
+    ) -> tuple[Tensor, ...]:
+        """Gradients of all tensors, from those of outputs and end states."""
+
+    def backward_shapes(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Empty tensors for what ``backward`` returns."""
+
 
 _LIBRARY = torch.library.Library("recurra", "FRAGMENT")
 
@@ -91,7 +120,7 @@ class _Once(torch.autograd.Function):
         raise RuntimeError(_ONLY_REFERENCE)
 
 
-def register(name: str, executor: Fused | Stepped) -> None:
+def register(name: str, executor: Executor) -> None:
     """Register the three operators of one set of kernels with torch; ``name`` is unique to them.
 
     Tensors come in a fixed order: inputs, params and start states of the core program.

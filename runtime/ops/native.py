@@ -1,0 +1,186 @@
+"""The recurrent strategy on processors at run time: forward and backward, one call of a native kernel each."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...compiler.codegen.cpp import NUMBERS
+from ...compiler.ir.program import Program
+from ...compiler.lower import kernel_ir
+from ...compiler.lower.kernel_ir import Kernel
+from ...compiler.lower.native import Native
+from .arguments import extents, gradient_shapes, gradients, named, over_copies
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The lengths of one call. ``share`` sequences go to each of ``groups`` programs per head and tile."""
+
+    batch: int
+    steps: int
+    heads: int
+    chunks: int
+    share: int
+    groups: int
+    threads: int
+    reverse: bool = False
+
+    def numbers(self) -> list[int]:
+        """The whole numbers that every kernel takes, in order."""
+        known = {"first": self.steps - 1 if self.reverse else 0, "direction": -1 if self.reverse else 1}
+        return [known[name] if name in known else getattr(self, name) for name in NUMBERS]
+
+
+@dataclass(frozen=True)
+class NativeKernels:
+    """The kernels of one recurrence, loaded as a shared library, for tensors of one dtype."""
+
+    core: Program
+    lowered: Native
+    library: ctypes.CDLL
+    dtype: torch.dtype
+
+    @property
+    def kept(self) -> int:
+        """How many tensors forward keeps for backward: one checkpoint per state."""
+        return len(self.core.states)
+
+    @property
+    def real(self) -> torch.dtype:
+        """The dtype that is computed with, which states and params have."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
+        """Outputs, end states and, with ``train``, checkpoints."""
+        results = self.forward_shapes(tensors, steps, train)
+        arguments = self._arguments(tensors)
+        arguments |= dict(zip((t.name for t in self._written(train)), results, strict=True))
+        kernel = self.lowered.forward if train else self.lowered.infer
+        self._launch(kernel, arguments, self._extent(tensors, steps, reverse))
+        return results
+
+    def forward_shapes(self, tensors: Sequence[Tensor], steps: int, train: bool) -> tuple[Tensor, ...]:
+        """Empty tensors for what ``forward`` returns; they also serve tracing."""
+        extent = self._extent(tensors, steps, False)
+        return tuple(self._room(t, extent, tensors[-1]) for t in self._written(train))
+
+    def backward(
+        self,
+        tensors: Sequence[Tensor],
+        kept: Sequence[Tensor],
+        cotangents: Sequence[Tensor],
+        steps: int,
+        reverse: bool,
+    ) -> tuple[Tensor, ...]:
+        """Gradients of inputs, params and start states, from those of outputs and end states.
+
+        ``cotangents`` are contiguous: outputs in their own dtype, end states in the compute type.
+        """
+        core, kernel = self.core, self.lowered.backward
+        extent = self._extent(tensors, steps, reverse)
+        arguments = self._arguments(tensors)
+        arguments |= {f"{s.name}_checkpoint": c for s, c in zip(core.states, kept, strict=True)}
+        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
+        by_name = {t.name: t for t in kernel.tensors if t.place != "segment"}
+        for state, given in zip(core.states, cotangents[len(core.outputs) :], strict=True):
+            arguments[f"d_{state.name}_end"] = _entering(by_name[f"d_{state.name}_end"], given, self.lowered)
+        for tensor in by_name.values():
+            if tensor.name not in arguments:
+                arguments[tensor.name] = self._room(tensor, extent, tensors[-1])
+        self._launch(kernel, arguments, extent)
+        found: dict[str, Tensor] = {}
+        for leaf in (*core.inputs, *core.params, *core.states):
+            name = f"d_{leaf.name}_start" if leaf in core.states else f"d_{leaf.name}"
+            if name in by_name:
+                value = over_copies(arguments[name], by_name[name])
+                found[leaf.name] = value.sum(0) if by_name[name].place == "partial" else value
+        return gradients(core, tensors, found)
+
+    def backward_shapes(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Empty tensors like those that ``backward`` returns, for tracing."""
+        return gradient_shapes(tensors)
+
+    # ------------------------------------------------------------ inside
+
+    def _extent(self, tensors: Sequence[Tensor], steps: int, reverse: bool) -> Extent:
+        layout = self.lowered.layout
+        batch, heads = extents(self.core, tensors)
+        threads = torch.get_num_threads()
+        others = heads * math.prod(layout.count(name) for name in layout.tiles)
+        groups = batch
+        if layout.rows > 1:
+            groups = max(-(-batch // layout.rows), min(batch, -(-threads // max(1, others))))
+        share = -(-batch // max(1, groups))
+        chunks = -(-steps // self.lowered.chunk)
+        return Extent(batch, steps, heads, chunks, share, -(-batch // max(1, share)), threads, reverse)
+
+    def _arguments(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        core = self.core
+        arguments = named(core, tensors)
+        for leaf in core.inputs:
+            arguments[leaf.name] = _packed(arguments[leaf.name].to(self.dtype))
+        for param in core.params:
+            arguments[param.name] = arguments[param.name].to(self.real)
+        for state in core.states:
+            arguments[f"{state.name}_start"] = arguments.pop(state.name).to(self.real)
+        return arguments
+
+    def _written(self, train: bool) -> list[kernel_ir.Tensor]:
+        """What forward writes, in order: outputs, end states, checkpoints."""
+        kernel = self.lowered.forward if train else self.lowered.infer
+        by_name = {t.name: t for t in kernel.tensors}
+        names = [o.name for o in self.core.outputs] + [f"{s.name}_end" for s in self.core.states]
+        names += [f"{s.name}_checkpoint" for s in self.core.states] if train else []
+        return [by_name[name] for name in names]
+
+    def _room(self, tensor: kernel_ir.Tensor, extent: Extent, like: Tensor) -> Tensor:
+        """Memory for what a kernel writes."""
+        layout = self.lowered.layout
+        outer = {
+            "step": (extent.batch, extent.steps, extent.heads),
+            "sequence": (extent.batch, extent.heads),
+            "checkpoint": (extent.batch, extent.chunks, extent.heads),
+            "partial": (extent.groups, extent.heads),
+        }[tensor.place]
+        copies = tuple(layout.count(name) for name in tensor.copies)
+        sizes = (layout.sizes[axis.name] for axis in tensor.axes)
+        return like.new_empty((*copies, *outer, *sizes), dtype=self.real if tensor.compute else self.dtype)
+
+    def _launch(self, kernel: Kernel, arguments: Mapping[str, Tensor], extent: Extent) -> None:
+        """Run one kernel; ``arguments`` stay bound for as long as it runs."""
+        callers = [t for t in kernel.tensors if t.place != "segment"]
+        numbers = extent.numbers()
+        for tensor in callers:
+            if tensor.strided:
+                value = arguments[tensor.name]
+                numbers += [value.shape[2], *value.stride()[:3]]
+        pointers = (ctypes.c_void_p * len(callers))(*(arguments[t.name].data_ptr() for t in callers))
+        failed = getattr(self.library, kernel.name)(pointers, (ctypes.c_int64 * len(numbers))(*numbers))
+        if failed:
+            raise MemoryError(f"{self.core.name}: no memory for what the kernel {kernel.name} keeps per thread")
+
+
+def _packed(value: Tensor) -> Tensor:
+    """An input [B, T, G, ...] whose own axes are contiguous; sequences, steps and heads may lie anywhere."""
+    expected = 1
+    for size, stride in zip(reversed(value.shape[3:]), reversed(value.stride()[3:]), strict=True):
+        if size != 1 and stride != expected:
+            return value.contiguous()
+        expected *= size
+    return value
+
+
+def _entering(tensor: kernel_ir.Tensor, given: Tensor, lowered: Native) -> Tensor:
+    """The cotangent of an end state as the kernel takes it: where tiles have copies, the first has it all."""
+    if not tensor.copies:
+        return given
+    copies = [lowered.layout.count(name) for name in tensor.copies]
+    value = given.new_zeros((math.prod(copies), *given.shape))
+    value[0] = given
+    return value.reshape(*copies, *given.shape)
