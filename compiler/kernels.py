@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .autodiff.plan import plan
@@ -11,6 +11,7 @@ from .autodiff.reverse import AdjointStep, adjoint_step
 from .codegen.module import Generated, cpp_module, triton_module
 from .ir.program import Program
 from .ir.verify import check_program
+from .lower.factor import factor_adjoint, factor_program
 from .lower.kernel_ir import Kernel
 from .lower.native import Native, lower_native
 from .lower.recurrent import Recurrent, lower_recurrent
@@ -67,6 +68,8 @@ def compile_kernels(
     """
     parts = split(program)
     check_program(parts.core)
+    if backend == "cpu":
+        parts = replace(parts, core=factor_program(parts.core, sizes))
     step = adjoint_step(parts.core)
     make = _for_triton if backend == "triton" else _for_cpu
     verdicts, lowered = make(parts.core, step, sizes, options, strategy)
@@ -96,4 +99,5 @@ def _for_cpu(
     verdicts = (recurrent_cpu.verdict(core, layout), recurrent_cpu.stepwise_verdict())
     choose(verdicts, strategy)
     chunk = options.chunk or recurrent_cpu.chunk(core, layout)
-    return verdicts, lower_native(core, plan(step, keep_dear=True), layout, chunk)
+    adjoint = plan(factor_adjoint(step, sizes), keep_dear=True)
+    return verdicts, lower_native(core, adjoint, layout, chunk)

@@ -54,7 +54,7 @@ class AdjointStep:
     ``seeds`` names the ``cotangent`` leaves: ``o`` for output ``o``, ``S'`` for the new state of
     ``S``, each with its position in the body. ``inputs``, ``params`` and ``states`` give, in
     declaration order, the cotangents of inputs, of learned params and of *old* states; None is zero.
-    ``next`` are the values of the new states.
+    ``next`` are the values of the new states, ``own`` is how many values are the step's own.
     """
 
     body: Body
@@ -63,6 +63,7 @@ class AdjointStep:
     params: Named
     states: Named
     next: tuple[int, ...]
+    own: int
 
     def roots(self) -> tuple[int, ...]:
         """The values of the adjoint: every cotangent that is not zero."""
@@ -100,4 +101,5 @@ def adjoint_step(program: Program) -> AdjointStep:
         cotangents("param"),
         cotangents("state"),
         tuple(state.next for state in program.states),
+        len(program.body),
     )

@@ -8,12 +8,17 @@ its nest. What never leaves its nest needs no memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .kernel_ir import Coordinate, Ref, Statement, Tensor
 from .layout import ROWS, Label, Layout, labels_of
 
 REDUCTIONS = frozenset(("product_sum", "sum", "amax"))
+
+MOST_REPEATED = 4
+"""Cheap operations that are done again rather than that their result is written and read."""
+
+_CHEAP = frozenset("add sub mul neg".split())
 
 _ELSEWHERE = frozenset(("select", "entry", "transpose"))
 """Operations that read other entries of their operand than the one they compute."""
@@ -79,76 +84,143 @@ def make_nests(statements: Iterable[Statement], layout: Layout, kept: Iterable[s
     return maker.finish({*kept, *carried})
 
 
+@dataclass(eq=False)
+class _Group:
+    """A nest that is being filled; ``copies`` are values computed again here instead of read from memory."""
+
+    labels: tuple[Label, ...]
+    statements: list[Statement] = field(default_factory=list)
+    copies: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One operand of a statement, and the nest that it is read in."""
+
+    group: _Group
+    statement: Statement
+    arg: Ref
+
+
 class _Maker:
     def __init__(self, layout: Layout, carried: frozenset[str]) -> None:
         self.layout, self.carried = layout, carried
-        self.groups: list[list[Statement]] = []
-        self.spaces: list[tuple[Label, ...]] = []
-        self.defined: dict[str, tuple[int, Statement]] = {}
-        self.readers: dict[str, list[tuple[int, Statement, Ref]]] = {}
+        self.groups: list[_Group] = []
+        self.defined: dict[str, tuple[_Group, Statement]] = {}
+        self.readings: dict[str, list[_Reading]] = {}
         self.views: dict[str, Statement] = {}
         self.homes: dict[str, str] = {}
 
     def add(self, statement: Statement) -> None:
-        target = statement.target
-        if statement.op == "load" and target not in self.carried and is_view(statement):
-            self.views[target] = statement
+        if statement.op == "load" and statement.target not in self.carried and is_view(statement):
+            self.views[statement.target] = statement
             return
         if statement.op == "assign" and self._in_place(statement):
             return
         labels = space(statement, self.layout)
         least = max((self._after(labels, statement, arg) for arg in statement.args), default=0)
-        for reader, other, arg in self.readers.get(target, ()):
-            least = max(least, reader if self._at_point(reader, other, arg, labels) else reader + 1)
-        index = next((i for i in range(least, len(self.groups)) if self.spaces[i] == labels), len(self.groups))
-        if index == len(self.groups):
-            self.groups.append([])
-            self.spaces.append(labels)
-        self.groups[index].append(statement)
-        if target:
-            self.defined[target] = (index, statement)
+        for reading in self.readings.get(statement.target, ()):
+            least = max(least, self._place(reading.group) + (0 if self._at_point(reading, labels) else 1))
+        group = next((g for g in self.groups[least:] if g.labels == labels), None)
+        if group is None:
+            group = _Group(labels)
+            self.groups.insert(least, group)
+        for arg in statement.args:
+            self._repeat(group, statement, arg)
+        self._put(group, statement)
+        if statement.target:
+            self.defined[statement.target] = (group, statement)
+
+    def _put(self, group: _Group, statement: Statement) -> None:
+        group.statements.append(statement)
         for arg in statement.args:
             if arg.name:
-                self.readers.setdefault(arg.name, []).append((index, statement, arg))
+                self.readings.setdefault(arg.name, []).append(_Reading(group, statement, arg))
+
+    def _place(self, group: _Group) -> int:
+        return next(i for i, g in enumerate(self.groups) if g is group)
 
     def _after(self, labels: tuple[Label, ...], statement: Statement, arg: Ref) -> int:
         """The first nest in which a statement can read an operand."""
         if arg.name not in self.defined:
             return 0
-        index, source = self.defined[arg.name]
-        together = self.spaces[index] == labels and source.op not in REDUCTIONS and arg.labels == source.labels
-        return index if together and statement.op not in _ELSEWHERE else index + 1
+        group, source = self.defined[arg.name]
+        together = group.labels == labels and source.op not in REDUCTIONS and arg.labels == source.labels
+        return self._place(group) + (0 if together and statement.op not in _ELSEWHERE else 1)
 
-    def _at_point(self, nest: int, reader: Statement, arg: Ref, stored: tuple[Label, ...]) -> bool:
-        """Whether, at each point of a nest, a statement reads only the entry of that point."""
-        return reader.op not in _ELSEWHERE and arg.labels == stored == self.spaces[nest]
+    @staticmethod
+    def _at_point(reading: _Reading, stored: tuple[Label, ...]) -> bool:
+        """Whether, at each point of its nest, a statement reads only the entry of that point."""
+        return reading.statement.op not in _ELSEWHERE and reading.arg.labels == stored == reading.group.labels
+
+    # ------------------------------------------------------------ values that are computed twice
+
+    def _repeat(self, group: _Group, statement: Statement, arg: Ref) -> None:
+        """Compute an operand again in this nest if that takes less than to write and read it."""
+        if arg.name not in self.defined or statement.op in _ELSEWHERE or arg.name in group.copies:
+            return
+        home, source = self.defined[arg.name]
+        if home is group or arg.labels != source.labels or arg.name in self.homes:
+            return
+        again = self._again(source, group.labels)
+        if again is None or len(again) > MOST_REPEATED:
+            return
+        for repeated in again:
+            if repeated.target not in group.copies:
+                group.copies.add(repeated.target)
+                self._put(group, repeated)
+
+    def _again(self, source: Statement, labels: tuple[Label, ...]) -> list[Statement] | None:
+        """The statements that compute a value of a nest from smaller values and at most one of its own size."""
+        if source.op not in _CHEAP or source.labels != labels or source.target in self.carried or len(labels) < 2:
+            return None
+        statements: list[Statement] = []
+        large = 0
+        for arg in source.args:
+            if not arg.name or len(arg.labels) < len(labels):
+                continue
+            before = self._again(self.defined[arg.name][1], labels) if arg.name in self.defined else None
+            if before is None:
+                if arg.name in self.defined or arg.labels != labels:
+                    return None
+                large += 1
+            else:
+                statements += [s for s in before if s not in statements]
+        large += sum(1 for s in statements for a in s.args if a.name and a.labels == labels and a.name not in self.defined)
+        return [*statements, source] if large <= 1 else None
+
+    # ------------------------------------------------------------ variables that change in place
 
     def _in_place(self, assign: Statement) -> bool:
         """Let the new value of a carried variable be computed in its memory, if nothing reads the old one later."""
         (arg,), target = assign.args, assign.target
         if arg.name not in self.defined or arg.name in self.homes or arg.name in self.carried:
             return False
-        index, source = self.defined[arg.name]
+        group, source = self.defined[arg.name]
         if not source.labels == arg.labels == assign.labels:
             return False
-        for reader, other, read in self.readers.get(target, ()):
-            same = reader == index and source.op not in REDUCTIONS
-            if reader > index or reader == index and not (same and self._at_point(reader, other, read, assign.labels)):
+        for reading in self.readings.get(target, ()):
+            same = reading.group is group and source.op not in REDUCTIONS and self._at_point(reading, assign.labels)
+            if not same and self._place(reading.group) >= self._place(group):
                 return False
+        if any(arg.name in g.copies for g in self.groups):
+            return False
         self.homes[arg.name] = target
         return True
 
     def finish(self, kept: set[str]) -> Nests:
         memory = {}
-        for name, (index, statement) in self.defined.items():
+        for name, (group, statement) in self.defined.items():
             passing = statement.op not in (*REDUCTIONS, "zeros", "accumulate")
             inside = all(
-                reader == index and other.op not in _ELSEWHERE and arg.labels == statement.labels
-                for reader, other, arg in self.readers.get(name, ())
+                (reading.group is group or name in reading.group.copies)
+                and reading.statement.op not in _ELSEWHERE
+                and reading.arg.labels == statement.labels
+                for reading in self.readings.get(name, ())
             )
             if not (passing and inside) or name in kept or name in self.homes:
                 memory[name] = statement.labels
-        nests = (Nest(labels, tuple(group)) for labels, group in zip(self.spaces, self.groups, strict=True))
+        nests = (Nest(group.labels, tuple(group.statements)) for group in self.groups)
         return Nests(tuple(nests), memory, self.homes, self.views)
 
 
