@@ -205,11 +205,14 @@ class Memory:
         match statement.op:
             case "entry":
                 side, entry = statement.attrs
-                return _map_term(place, side, lambda term: Term(None, term.start + entry, term.stride))
+                return _with_terms(place, side, lambda t: (Term(None, t.start + entry, t.stride),))
             case "select":
                 source, target, shift = statement.attrs
                 size = self.layout.sizes[source.name]
-                moved = _map_term(place, source, lambda term: Term(target, term.start - shift, term.stride))
+                # the bound is on the entry of the operand, wherever that begins
+                moved = _with_terms(
+                    place, source, lambda t: (Term(None, t.start, t.stride), Term(target, -shift, t.stride))
+                )
                 return replace(moved, bound=(target, size), extent={**place.extent, **self._extent([target])})
         return place
 
@@ -230,8 +233,9 @@ class Memory:
         return {label: self.layout.block(label) for label in labels if label != STEPS}
 
 
-def _map_term(place: Place, label: Label, change: Callable[[Term], Term]) -> Place:
-    return replace(place, terms=tuple(change(t) if t.label == label else t for t in place.terms))
+def _with_terms(place: Place, label: Label, change: Callable[[Term], tuple[Term, ...]]) -> Place:
+    """A place whose term along one side is replaced."""
+    return replace(place, terms=tuple(new for t in place.terms for new in (change(t) if t.label == label else (t,))))
 
 
 def kept_size(tensor: Tensor, memory: Memory) -> Size:

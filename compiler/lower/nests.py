@@ -209,6 +209,7 @@ class _Maker:
         return True
 
     def finish(self, kept: set[str]) -> Nests:
+        self._drop_unread(kept)
         memory = {}
         for name, (group, statement) in self.defined.items():
             passing = statement.op not in (*REDUCTIONS, "zeros", "accumulate")
@@ -222,6 +223,27 @@ class _Maker:
                 memory[name] = statement.labels
         nests = (Nest(group.labels, tuple(group.statements)) for group in self.groups)
         return Nests(tuple(nests), memory, self.homes, self.views)
+
+
+    def _drop_unread(self, kept: set[str]) -> None:
+        """Remove what is computed in vain because all its readers compute it again."""
+        for group in reversed(self.groups):
+            for statement in reversed(group.statements[:]):
+                name = statement.target
+                if not name or name in kept or name in self.homes or any(self._serves(r, group, name) for r in self.readings.get(name, ())):
+                    continue
+                group.statements.remove(statement)
+                for arg in statement.args:
+                    readings = self.readings.get(arg.name, [])
+                    self.readings[arg.name] = [r for r in readings if r.statement is not statement or r.group is not group]
+        self.groups = [group for group in self.groups if group.statements]
+        present = {s.target for group in self.groups for s in group.statements}
+        self.defined = {name: found for name, found in self.defined.items() if name in present}
+
+    @staticmethod
+    def _serves(reading: _Reading, group: _Group, name: str) -> bool:
+        """Whether a reading takes a value from this nest: its own, or one that has no copy."""
+        return reading.group is group or name not in reading.group.copies
 
 
 def is_view(statement: Statement) -> bool:
