@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-VERBS = ("new", "check", "fmt", "show", "explain", "verify", "doctor")
+VERBS = ("new", "check", "fmt", "show", "explain", "verify", "bench", "doctor")
 """Verbs in the order of the help; each is a function of that name in the file of that name."""
 
 
