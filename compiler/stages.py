@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 from ..dsl.latex import latex
 from ..dsl.source import Source
 from .ir.program import Program, live, show_body
 from .ir.types import show_axes
+from .kernels import Backend, compile_kernels
 from .kernels import Compiled as Kernels
-from .kernels import compile_kernels
 from .lower.dump import show_kernel
 from .options import KernelOptions, Options
 from .pipeline import STAGES as FRONT
@@ -25,6 +26,7 @@ class Subject:
     source: Source
     consts: Mapping[str, int]
     sizes: Mapping[str, int]
+    backend: Backend = "triton"
 
     @cached_property
     def front(self) -> Compiled:
@@ -35,7 +37,7 @@ class Subject:
         program = self.front.program
         sizes = {dim.name: 64 for dim in program.dims} | dict(self.sizes)
         sizes |= {dim.name: sizes[dim.alias] for dim in program.dims if dim.alias is not None}
-        return compile_kernels(program, sizes, KernelOptions())
+        return compile_kernels(program, sizes, KernelOptions(), backend=self.backend)
 
 
 def _front(name: str) -> Callable[[Subject], str]:
@@ -69,9 +71,14 @@ STAGES: dict[str, tuple[str, Callable[[Subject], str]]] = {
 """Every stage by name, in the compiler's order, with what it makes."""
 
 
-def show_stage(stage: str, source: Source, consts: Mapping[str, int], sizes: Mapping[str, int]) -> str:
-    """The text of one stage at these sizes (64 for those that are not given); SpecError as compiling."""
-    return STAGES[stage][1](Subject(source, consts, sizes))
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+
+def show_stage(
+    stage: str, source: Source, consts: Mapping[str, int], sizes: Mapping[str, int], backend: Backend = "triton"
+) -> str:
+    """The text of one stage for a backend at these sizes (64 for those that are not given); SpecError as compiling."""
+    return STAGES[stage][1](Subject(source, consts, sizes, backend))
 
 
 def show_program(program: Program) -> str:

@@ -60,6 +60,8 @@ def _triton_refuses(task: Task) -> str | None:
     reason = interpreter.prepare()
     if reason is not None and task.device.type != "cuda":
         return reason
+    if task.device.type != "cuda" and task.dtype == torch.bfloat16:
+        return "Triton's interpreter rounds bfloat16 wrongly"
     from .ops import triton_backend
 
     return triton_backend.refuses(task.program, task.dtype)
@@ -88,6 +90,26 @@ def _triton_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
     return triton_backend.variants(program)
 
 
+def _cpu_refuses(task: Task) -> str | None:
+    if task.device.type != "cpu":
+        return f"tensors are on {task.device.type}"
+    from .ops import cpu_backend
+
+    return cpu_backend.refuses(task.program, task.dtype)
+
+
+def _cpu_run(*args: Any, **kwargs: Any) -> Result:
+    from .ops import cpu_backend
+
+    return cpu_backend.run(*args, **kwargs)
+
+
+def _cpu_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
+    from .ops import cpu_backend
+
+    return cpu_backend.variants(program)
+
+
 def _no_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
     return {}
 
@@ -104,6 +126,7 @@ def _never(task: Task) -> str | None:
 
 BACKENDS: tuple[Backend, ...] = (
     Backend("triton", _triton_refuses, _triton_avoid, _triton_run, True, _triton_variants),
+    Backend("cpu", _cpu_refuses, _never, _cpu_run, True, _cpu_variants),
     Backend("reference", _never, _never, reference.run, False, _no_variants),
 )
 

@@ -6,14 +6,14 @@ import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
 from ..compiler.analysis.independence import independent_axes
 from ..compiler.analysis.structure import TransitionFacts
 from ..compiler.ir.program import Gate, Program
-from ..compiler.kernels import Compiled, compile_kernels
+from ..compiler.kernels import Backend, Compiled, compile_kernels
 from ..compiler.options import KernelOptions, Options
 from .backends import Task, choose
 
@@ -57,7 +57,7 @@ def explain(recurrence: Recurrence, device: torch.device | str | None, sizes: Ma
             "gates": [_gate(recurrence, gate) for gate in program.gates],
             "transitions": [_transition(facts) for facts in recurrence.compiled.facts],
             "independent": list(independent_axes(program)),
-            "strategies": _strategies(program, bound, recurrence.options),
+            "strategies": _strategies(program, bound, recurrence.options, "cpu" if where.type == "cpu" else "triton"),
             "backend": _backend(program, bound, where),
         }
     )
@@ -72,13 +72,14 @@ def complete_sizes(recurrence: Recurrence, sizes: Mapping[str, int]) -> dict[str
 
 def generated_source(recurrence: Recurrence, backend: str, sizes: Mapping[str, int]) -> str:
     """The generated code of a backend; ValueError for one that generates none."""
-    if backend != "triton":
-        raise ValueError(f"backend {backend!r} generates no code; there is: triton")
-    return _kernels(recurrence.program, complete_sizes(recurrence, sizes), recurrence.options).generated.text
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend {backend!r} generates no code; there are: {', '.join(get_args(Backend))}")
+    chosen: Backend = "cpu" if backend == "cpu" else "triton"
+    return _kernels(recurrence.program, complete_sizes(recurrence, sizes), recurrence.options, chosen).generated.text
 
 
-def _kernels(program: Program, sizes: Mapping[str, int], options: Options) -> Compiled:
-    return compile_kernels(program, sizes, KernelOptions.of(options))
+def _kernels(program: Program, sizes: Mapping[str, int], options: Options, backend: Backend) -> Compiled:
+    return compile_kernels(program, sizes, KernelOptions.of(options), backend=backend)
 
 
 def _declared(program: Program) -> dict[str, Any]:
@@ -112,8 +113,8 @@ def _transition(facts: TransitionFacts) -> dict[str, Any]:
     }
 
 
-def _strategies(program: Program, sizes: Mapping[str, int], options: Options) -> dict[str, Any]:
-    compiled = _kernels(program, sizes, options)
+def _strategies(program: Program, sizes: Mapping[str, int], options: Options, backend: Backend) -> dict[str, Any]:
+    compiled = _kernels(program, sizes, options, backend)
     verdicts = [{"name": v.strategy, "applies": v.applies, "reason": v.reason} for v in compiled.verdicts]
     return {"taken": compiled.strategy, "verdicts": verdicts}
 

@@ -183,7 +183,7 @@ class Recurrence:
             initial: start states by name, float32 (float64 with float64 inputs); those left out
                 start as the spec says.
             reverse: run from the last step to the first; the final state is that after step 0.
-            backend: ``auto``, ``triton`` or ``reference``.
+            backend: ``auto``, ``triton``, ``cpu`` or ``reference``.
             strategy: ``auto``, ``recurrent`` or ``stepwise``: how kernels are generated. The reference
                 generates none and takes any.
             steps: how many, for a recurrence without inputs and for no other.

@@ -34,10 +34,15 @@ typedef integer whole __attribute__((vector_size(BYTES), may_alias));
 /// The length of a row in memory: a whole number of vectors.
 constexpr int pad(int size) { return (size + W - 1) / W * W; }
 
-/// How many vectors to accumulate into at once, for a number of sums and of rows that share a vector.
+/// Registers for sums: the others hold operands.
+constexpr int REGISTERS = BYTES == 64 ? 24 : 12;
+
+/// How many rows of a matrix product to sum at once, for a number of products that are formed together.
+constexpr int rows(int sums) { return sums * 8 <= REGISTERS ? 8 : sums * 4 <= REGISTERS ? 4 : 2; }
+
+/// How many vectors of each row to sum at once.
 constexpr int columns(int sums, int rows) {
-  const int registers = BYTES == 64 ? 16 : 8;
-  const int fitting = registers / (sums * rows);
+  const int fitting = REGISTERS / (sums * rows);
   return fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1;
 }
 

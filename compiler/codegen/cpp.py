@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 
 from ..lower.kernel_ir import Kernel, Statement, Tensor
-from ..lower.layout import Label, identifier
-from ..lower.nests import Nests, has_rows, make_nests
+from ..lower.layout import ROWS, STEPS, Label, identifier
+from ..lower.nests import REDUCTIONS, Nests, has_rows, make_nests
 from .cpp_memory import Memory, Size, kept_size
 from .cpp_nest import print_nest
 from .lines import Line
@@ -40,6 +40,7 @@ class _Kernel:
         for nests in self.nests.values():
             self.kept |= {name: labels for name, labels in nests.memory.items() if name not in nests.homes}
         self.kept |= {name: labels for name, labels in self._segments().items()}
+        self.panels = self._panels()
         self.declared: set[str] = set()  # numbers that have a variable by now
 
     def blocks(self) -> dict[str, list[Line]]:
@@ -70,7 +71,26 @@ class _Kernel:
                 views = {**self.nests[outer].views, **views}
         kept = self.kept | {value: self.kept[home] for value, home in nests.homes.items()}
         homes = nests.homes | {t: f"kept_{t}" for t in self._segment_names()}
-        return Memory(self.layout, kept, homes, views)
+        return Memory(self.layout, kept, homes, views, self.panels)
+
+    def _panels(self) -> frozenset[str]:
+        """Matrices that are made before the first step and that every nest reads by vectors."""
+        made = {
+            s.target
+            for name in ("replay_invariant", "invariant")
+            for nest in (self.nests[name].nests if name in self.nests else ())
+            for s in nest.statements
+            if len(s.labels) == 2 and s.target in self.kept and not {ROWS, STEPS} & set(s.labels)
+        }
+        nests = [nest for nests in self.nests.values() for nest in nests.nests]
+        readings = [(nest, s, arg) for nest in nests for s in nest.statements for arg in s.args if arg.name in made]
+        others = {
+            arg.name
+            for nest, s, arg in readings
+            if nest.labels[-1] != arg.labels[-1] or s.op in ("select", "entry", "transpose")
+        }
+        sums = {s.target for nest in nests for s in nest.statements if s.op in REDUCTIONS}
+        return frozenset(made - others - sums)
 
     def _room(self) -> Iterator[str]:
         memory = Memory(self.layout, {}, {}, {})

@@ -51,7 +51,9 @@ def _factor(text: str) -> str:
 class Place:
     """A value in memory: a pointer and the parts of an address; ``extent`` gives sizes of sides.
 
-    ``own`` memory is the kernel's, with padded rows; a ``variable`` holds one number and is no pointer.
+    ``own`` memory is the kernel's, with padded rows; a ``variable`` holds one number and is no pointer. A
+    ``panel`` is a matrix that is only read by vectors: all rows of the first vector, then of the next; its
+    number is that of rows.
     ``condition`` is where it is to be read or written; elsewhere it reads as zero. ``bound`` is the size
     of a side of which only entries inside exist.
     """
@@ -61,6 +63,7 @@ class Place:
     own: bool
     extent: Mapping[Label, int] = field(repr=False)
     variable: bool = False
+    panel: int = 0
     condition: str = ""
     bound: tuple[Label, int] | None = None
 
@@ -100,6 +103,8 @@ class Place:
             shift = f"{index} + {term.start}" if term.start >= 0 else f"{index} - {-term.start}"
             return f"simd::shifted<{self.bound[1]}>({rest}, {term.stride}, {shift})"
         start = f" + {_fixed(replace(term, label=None))}" if term.start else ""
+        if self.panel:
+            return f"simd::get({rest} + ({index}) * {self.panel})"
         if str(term.stride) != "1":
             return f"simd::gather<{self.extent[lane]}>({rest}{start}, {term.stride}, {index})"
         if self.own and not term.start:
@@ -122,6 +127,8 @@ class Place:
         (term,), index = along, points[lane]
         rest = self.address(points, lane)
         rest += f" + {_fixed(replace(term, label=None))}" if term.start else ""
+        if self.panel:
+            return f"simd::put({rest} + ({index}) * {self.panel}, {value});"
         if str(term.stride) != "1":
             return f"simd::scatter<{self.extent[lane]}>({rest}, {term.stride}, {index}, {value});"
         if self.own:
@@ -139,18 +146,23 @@ class Memory:
     """What one section of a kernel can read: its variables by name, with their sides in order.
 
     ``kept`` are the variables that lie in memory, ``homes`` the values that lie in another's, ``views`` loads
-    that are done where they are used.
+    that are done where they are used, ``panels`` the variables that lie as such.
     """
 
     layout: Layout
     kept: Mapping[str, tuple[Label, ...]]
     homes: Mapping[str, str]
     views: Mapping[str, Statement]
+    panels: frozenset[str] = frozenset()
 
     def own(self, name: str, labels: Sequence[Label]) -> Place:
         """A variable under the given names of its sides."""
         home = self.homes.get(name, name)
         stored = self.kept[name]
+        if name in self.panels:
+            row, lane = labels
+            rows = self.layout.block(stored[0])
+            return Place(home, (Term(row, 0, "simd::W"), Term(lane, 0, Size(1))), True, {}, panel=rows)
         strides = self.strides(stored)
         terms = tuple(Term(label, 0, stride) for label, stride in zip(labels, strides, strict=True))
         return Place(home, terms, True, self._extent(labels), variable=not terms)

@@ -17,9 +17,6 @@ from .cpp_math import OPERATIONS, expression, number
 from .cpp_memory import Memory, Place
 from .lines import Line
 
-ROW_BLOCK = 4
-"""Rows of a result that share each vector of an operand while they are summed."""
-
 CHAINS = 2
 """Sums that run side by side where few vectors are summed into: each addition waits for the one before."""
 
@@ -98,6 +95,11 @@ class _Printer:
         return f"{name} + iv * simd::W" if label == self.lane and self.in_vectors else name
 
     @property
+    def held(self) -> int:
+        """How many sums are in registers at once."""
+        return sum(self.lane in s.labels for s in self.sums)
+
+    @property
     def in_vectors(self) -> bool:
         """Whether vectors are taken in blocks, so that several are in flight."""
         return self.lane is not None and (self.in_columns or bool(self.sums))
@@ -111,9 +113,8 @@ class _Printer:
             self._prepare(s)
         closers: list[str] = []
         if self.in_columns:
-            rows = ROW_BLOCK if self.row else CHAINS if self.chain else 1
-            sums = sum(self.lane in s.labels for s in self.sums)
-            self._open_vectors(f"simd::columns({sums}, {rows})", closers)
+            rows = f"simd::rows({self.held})" if self.row else str(CHAINS if self.chain else 1)
+            self._open_vectors(f"simd::columns({self.held}, {rows})", closers)
         self._enter(0)
         for level, label in enumerate(self.order, 1):
             self._open_loop(label, closers)
@@ -148,7 +149,7 @@ class _Printer:
     def _open_loop(self, label: Label, closers: list[str]) -> None:
         name, size = _index(label), self.size(label)
         if label in (self.row, self.chain):
-            step, count = (ROW_BLOCK, "nr") if label == self.row else (CHAINS, "nc")
+            step, count = (f"simd::rows({self.held})", "nr") if label == self.row else (str(CHAINS), "nc")
             head = f"simd::blocks<{step}>({size}, " if label in (ROWS, STEPS) else f"simd::blocks<{step}, {size}>("
             self.open(f"{head}[&](auto turns, int {name}) INLINE {{")
             self.emit(f"constexpr int {count} = decltype(turns)::value;")

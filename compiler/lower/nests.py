@@ -7,6 +7,7 @@ its nest. What never leaves its nest needs no memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -17,6 +18,12 @@ REDUCTIONS = frozenset(("product_sum", "sum", "amax"))
 
 MOST_REPEATED = 4
 """Cheap operations that are done again rather than that their result is written and read."""
+
+MOST_PRODUCTS = 3
+"""Products of matrices in one nest: with more, fewer rows of each fit into registers."""
+
+LARGE = 4096
+"""Numbers of a matrix from which on the order in memory matters: what is left of a first-level cache."""
 
 _CHEAP = frozenset("add sub mul neg".split())
 
@@ -112,7 +119,7 @@ class _Maker:
         self.homes: dict[str, str] = {}
 
     def add(self, statement: Statement) -> None:
-        if statement.op == "load" and statement.target not in self.carried and is_view(statement):
+        if statement.op == "load" and statement.target not in self.carried and is_view(statement, self.layout):
             self.views[statement.target] = statement
             return
         if statement.op == "assign" and self._in_place(statement):
@@ -121,7 +128,7 @@ class _Maker:
         least = max((self._after(labels, statement, arg) for arg in statement.args), default=0)
         for reading in self.readings.get(statement.target, ()):
             least = max(least, self._place(reading.group) + (0 if self._at_point(reading, labels) else 1))
-        group = next((g for g in self.groups[least:] if g.labels == labels), None)
+        group = next((g for g in self.groups[least:] if g.labels == labels and not self._is_full(g, statement)), None)
         if group is None:
             group = _Group(labels)
             self.groups.insert(least, group)
@@ -136,6 +143,13 @@ class _Maker:
         for arg in statement.args:
             if arg.name:
                 self.readings.setdefault(arg.name, []).append(_Reading(group, statement, arg))
+
+    @staticmethod
+    def _is_full(group: _Group, statement: Statement) -> bool:
+        """Whether a nest has as many products of matrices as it can hold."""
+        if statement.op != "product_sum" or len(statement.labels) < 2:
+            return False
+        return sum(s.op == "product_sum" and len(s.labels) >= 2 for s in group.statements) >= MOST_PRODUCTS
 
     def _place(self, group: _Group) -> int:
         return next(i for i, g in enumerate(self.groups) if g is group)
@@ -246,12 +260,17 @@ class _Maker:
         return reading.group is group or name not in reading.group.copies
 
 
-def is_view(statement: Statement) -> bool:
-    """Whether a load needs no copy: the last side of what it loads is the last of its place in memory."""
+def is_view(statement: Statement, layout: Layout) -> bool:
+    """Whether a load needs no copy: the last side of what it loads is the last of its place in memory.
+
+    Large weights are copied all the same, so that they lie in the order in which they are read.
+    """
     tensor, coordinates = statement.attrs
     if tensor.place == "segment":
         return True
     sides = [c.label for c in coordinates if c.label is not None]
+    if tensor.place == "head" and len(sides) == 2 and math.prod(map(layout.block, sides)) > LARGE:
+        return False
     return not sides or statement.labels[-1] == sides[-1] and coordinates[-1].label is not None
 
 

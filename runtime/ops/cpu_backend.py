@@ -15,6 +15,7 @@ from ...compiler.lower.native import Native
 from ...compiler.lower.split import split
 from ...compiler.options import KernelOptions, Options
 from ..store import native as library
+from ..store.toolchain import NoCompiler, toolchain
 from . import generated
 from .generated import Build
 from .native import NativeKernels
@@ -28,7 +29,13 @@ def refuses(program: Program, dtype: torch.dtype) -> str | None:
     if not program.states:
         return "there is no state to carry"
     name = str(dtype).removeprefix("torch.")
-    return None if name in DTYPES else f"kernels take {', '.join(DTYPES)}, not {name}"
+    if name not in DTYPES:
+        return f"kernels take {', '.join(DTYPES)}, not {name}"
+    try:
+        toolchain()
+    except NoCompiler as error:
+        return str(error)
+    return None
 
 
 def build(

@@ -102,7 +102,7 @@ def run(
     parts = kernels.compiled.split
     batch, heads = reference.extent(inputs, params, initial)
     real = torch.float64 if options.dtype == "float64" else torch.float32
-    leaves = _leaves(inputs, params, heads, real)
+    leaves = _leaves(inputs, params, heads, real) if parts.before or parts.after else {}
     like = torch.empty((), dtype=real, device=tensors[0].device if tensors else None)
     full = (batch, steps, heads)
     known: dict[int, Tensor] = {}
@@ -142,7 +142,8 @@ def _leaves(
     """Leaves as the reference takes them: in the compute type, one entry per head of the state."""
     leaves = {("param", name): t.to(real)[None, None] for name, t in params.items()}
     for name, t in inputs.items():
-        leaves["input", name] = t.to(real).repeat_interleave(heads // t.shape[2], 2)
+        whole = t.shape[2] == heads
+        leaves["input", name] = t.to(real) if whole else t.to(real).repeat_interleave(heads // t.shape[2], 2)
     return leaves
 
 

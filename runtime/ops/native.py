@@ -16,6 +16,7 @@ from ...compiler.lower import kernel_ir
 from ...compiler.lower.kernel_ir import Kernel
 from ...compiler.lower.native import Native
 from .arguments import extents, gradient_shapes, gradients, named, over_copies
+from .pages import in_large_pages
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class NativeKernels:
 
     def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
         """Outputs, end states and, with ``train``, checkpoints."""
-        results = self.forward_shapes(tensors, steps, train)
+        results = tuple(map(in_large_pages, self.forward_shapes(tensors, steps, train)))
         arguments = self._arguments(tensors)
         arguments |= dict(zip((t.name for t in self._written(train)), results, strict=True))
         kernel = self.lowered.forward if train else self.lowered.infer
@@ -92,7 +93,7 @@ class NativeKernels:
             arguments[f"d_{state.name}_end"] = _entering(by_name[f"d_{state.name}_end"], given, self.lowered)
         for tensor in by_name.values():
             if tensor.name not in arguments:
-                arguments[tensor.name] = self._room(tensor, extent, tensors[-1])
+                arguments[tensor.name] = in_large_pages(self._room(tensor, extent, tensors[-1]))
         self._launch(kernel, arguments, extent)
         found: dict[str, Tensor] = {}
         for leaf in (*core.inputs, *core.params, *core.states):
