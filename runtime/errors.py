@@ -26,5 +26,9 @@ class BackendError(RuntimeError):
     """A backend that was asked for by name cannot run this call; the message says why."""
 
 
+class NoCompiler(BackendError):
+    """No C++ compiler works on this machine; the message says what was tried and how to get one."""
+
+
 class StoreError(OSError):
     """The folder of generated files cannot be used; the message names it and says what to do."""

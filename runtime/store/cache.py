@@ -1,6 +1,6 @@
 """The folder of generated files: content-addressed, written whole or not at all, checked when read.
 
-An entry is a folder of readable files beside a ``manifest.json`` with their checksums. It is
+An entry is a folder of files beside a ``manifest.json`` with their checksums. It is
 prepared under a temporary name and renamed into place under a lock, so that a process killed at any
 moment leaves either nothing or a whole entry, and two processes that want the same one write it once.
 """
@@ -25,6 +25,9 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
 from ..errors import StoreError
+
+Files = Mapping[str, str | bytes]
+"""What an entry consists of, by file name: texts, which are kept in UTF-8, and binary files."""
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -57,13 +60,14 @@ class Store:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = Path(folder) if folder is not None else default_folder()
 
-    def get_or_create(self, key: str, files: Callable[[], Mapping[str, str]]) -> Path:
+    def get_or_create(self, key: str, files: Callable[[], Files]) -> Path:
         """The folder of one entry, written first if it is missing, incomplete or corrupt.
 
-        ``key`` becomes the folder's name (see :func:`fingerprint`). ``files`` gives the text of
-        each file by name and is called only when the entry must be written. A cache that is
-        read-only is replaced by a temporary folder for this process, with a warning. StoreError if
-        there is no room or the lock cannot be taken.
+        ``key`` becomes the folder's name (see :func:`fingerprint`). ``files`` gives each file by name and
+        is called only when the entry must be written; it may take minutes, during which other processes
+        that want the same entry wait, and what it raises passes through, except that an OSError is taken
+        for one of the cache. A cache that is read-only is replaced by a temporary folder for this process,
+        with a warning. StoreError if there is no room or the lock cannot be taken.
         """
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", key) or key.startswith("."):
             raise ValueError(f"{key!r} is no key: use letters, digits, '_', '-' and '.'")
@@ -85,7 +89,7 @@ class Store:
             return []
         return sorted(path for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
-    def _create(self, folder: Path, key: str, files: Callable[[], Mapping[str, str]]) -> Path:
+    def _create(self, folder: Path, key: str, files: Callable[[], Files]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         entry = folder / key
         try:
@@ -109,15 +113,15 @@ def is_intact(entry: Path) -> bool:
         return False
 
 
-def _write(entry: Path, files: Mapping[str, str]) -> None:
+def _write(entry: Path, files: Files) -> None:
     """Writes a whole entry beside its place, then moves it there."""
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=entry.parent))
     try:
         checksums = {}
-        for name, text in files.items():
+        for name, content in files.items():
             if Path(name).name != name or name == MANIFEST:
                 raise ValueError(f"{name!r} is not a plain file name")
-            data = text.encode()
+            data = content.encode() if isinstance(content, str) else content
             (draft / name).write_bytes(data)
             checksums[name] = _checksum(data)
         (draft / MANIFEST).write_text(json.dumps({"format": _FORMAT, "files": checksums}, indent=1))
