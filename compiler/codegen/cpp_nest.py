@@ -241,7 +241,7 @@ class _Printer:
         if self._folds(s):
             self.emit(f"real {s.target}_part[{self._part_size(s)} * simd::W] __attribute__((aligned(64)));")
             self.memory.fill(self.emit, f"{s.target}_part", f"{self._part_size(s)} * simd::W", start)
-        elif self._sum_level(s) is None:
+        elif self._sum_level(s) is None and not _adds(s):
             self.memory.fill(self.emit, s.target, self.memory.extent(s.labels), start)
 
     def _folds(self, s: Statement) -> bool:
@@ -304,7 +304,10 @@ class _Printer:
             across = ("simd::greatest" if s.op == "amax" else "simd::total") if self.lane else ""
             self.emit(f"{s.target} = {across}({value});", s)
         else:
-            self.emit(self.memory.own(s.target, s.labels).save(self._points(), self.lane, value), s)
+            own = self.memory.own(s.target, s.labels)
+            if _adds(s):
+                value = f"{own.load(self._points(), self.lane, self.kind)} + {value}"
+            self.emit(own.save(self._points(), self.lane, value), s)
 
     def _part(self, s: Statement) -> str:
         index = ""
@@ -419,6 +422,11 @@ class _Printer:
             return own.save(self._points(), self.lane, self._joined(s, before, value))
         local = f"{s.target}_sum{self._at(s)}"
         return f"{local} = {self._joined(s, local, value)};"
+
+
+def _adds(s: Statement) -> bool:
+    """Whether a sum adds to what its target holds."""
+    return s.op == "product_sum" and len(s.attrs) > 2
 
 
 def _index(label: Label) -> str:

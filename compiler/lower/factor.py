@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -34,7 +34,8 @@ def factor_program(program: Program, sizes: Mapping[str, int]) -> Program:
 
 def factor_adjoint(step: AdjointStep, sizes: Mapping[str, int]) -> AdjointStep:
     """The same adjoint step with its products in the cheapest order; values of the step itself keep their places."""
-    body, written = _rewrite(step.body, step.roots(), sizes, step.own)
+    weights = {value for _, value in step.params if value is not None}
+    body, written = _rewrite(step.body, step.roots(), sizes, step.own, weights)
 
     def rewritten(named: Iterable[tuple[str, int | None]]) -> tuple[tuple[str, int | None], ...]:
         return tuple((name, None if value is None else written[value]) for name, value in named)
@@ -44,7 +45,11 @@ def factor_adjoint(step: AdjointStep, sizes: Mapping[str, int]) -> AdjointStep:
 
 
 def _rewrite(
-    body: Body, roots: Iterable[int], sizes: Mapping[str, int], fixed: int = 0
+    body: Body,
+    roots: Iterable[int],
+    sizes: Mapping[str, int],
+    fixed: int = 0,
+    weights: Container[int] = (),
 ) -> tuple[Body, dict[int, int]]:
     """The body with cheaper values behind it, and for each root the value that it becomes.
 
@@ -54,7 +59,7 @@ def _rewrite(
     shared: Counter[_Pair] = Counter()
     for _ in range(2):
         writer = _Writer(body, sizes, fixed, shared)
-        written = {root: writer.value(root) for root in roots}
+        written = {root: writer.weight(root) if root in weights else writer.value(root) for root in roots}
         shared = writer.pairs
     return tuple(writer.builder.body), written
 
@@ -93,6 +98,7 @@ class _Writer:
         self.builder = Builder(body)
         self.pairs: Counter[_Pair] = Counter()
         self._made: set[_Pair] = set()
+        self._is_weight = False
         self._products: dict[int, _Product] = {}
         self._values: dict[int, int] = {}
 
@@ -101,6 +107,13 @@ class _Writer:
         if position not in self._values:
             self._values[position] = self._write(position)
         return self._values[position]
+
+    def weight(self, position: int) -> int:
+        """The rewritten gradient of a param: a product of two values to the end, so that it can be formed of many steps."""
+        self._is_weight = True
+        value = self.value(position)
+        self._is_weight = False
+        return value
 
     def _write(self, position: int) -> int:
         instr = self.source[position]
@@ -198,12 +211,12 @@ class _Writer:
             assert scale is not None
             return self._shaped(scale, (), product)
         smallest, whole = self._size(factors[least].labels, product), self._size(out, product)
-        late = whole < smallest or (whole == smallest and len(out) <= 1)
+        late = whole <= smallest and not self._is_weight
         if not late:
             value = factors[least].value
             value = builder.mul(value, scale) if scale is not None else value
             factors[least] = replace(factors[least], value=builder.apply("neg", value) if signed else value)
-        result = self._best(factors, frozenset(out), product)
+        result = self._best(factors, out, product)
         value = result.value
         if late:
             value = builder.mul(value, scale) if scale is not None else value
@@ -219,9 +232,12 @@ class _Writer:
         source = tuple(labels.index(label) if label in labels else -1 for label in product.out)
         return self.builder.broadcast(value, axes, source)
 
-    def _best(self, factors: list[_Factor], out: frozenset[int], product: _Product) -> _Factor:
-        """All factors multiplied and summed: the cheapest tree over subsets, earlier factors first at a tie."""
-        number = len(factors)
+    def _best(self, factors: list[_Factor], order: tuple[int, ...], product: _Product) -> _Factor:
+        """All factors multiplied and summed: the cheapest tree over subsets, earlier factors first at a tie.
+
+        ``order`` are the labels that stay; the result has them in this order where it can.
+        """
+        number, out = len(factors), frozenset(order)
         everything = frozenset(range(number))
 
         def left(subset: frozenset[int]) -> frozenset[int]:
@@ -261,7 +277,8 @@ class _Writer:
             if len(subset) == 2:
                 self._made.add(_pair([factors[i] for i in sorted(subset)], left(subset)))
             parts = sorted(split, key=min)
-            return self._multiplied(build(parts[0]), build(parts[1]), left(subset))
+            wanted = order if subset == everything else ()
+            return self._multiplied(build(parts[0]), build(parts[1]), left(subset), wanted)
 
         return build(everything)
 
@@ -280,14 +297,14 @@ class _Writer:
                 labels = labels[:position] + labels[position + 1 :]
         return _Factor(value, labels)
 
-    def _multiplied(self, x: _Factor, y: _Factor, needed: frozenset[int]) -> _Factor:
+    def _multiplied(self, x: _Factor, y: _Factor, needed: frozenset[int], wanted: tuple[int, ...]) -> _Factor:
         if not x.labels or not y.labels or (x.labels == y.labels and needed == set(x.labels)):
             value = self.builder.mul(x.value, y.value) if self._alike(x, y) else self._renamed_mul(x, y)
             return _Factor(value, x.labels or y.labels)
         first = x if len(x.labels) >= len(y.labels) else y
         second = y if first is x else x
-        out = tuple(label for label in (*first.labels, *second.labels) if label in needed)
-        out = tuple(dict.fromkeys(out))
+        found = tuple(dict.fromkeys(label for label in (*first.labels, *second.labels) if label in needed))
+        out = wanted if set(wanted) == set(found) else found
         alone = [label for label in (*x.labels, *y.labels) if label not in needed]
         lonely = {label for label in alone if (label in x.labels) != (label in y.labels)}
         assert not lonely, "a label of one factor alone is summed before"
@@ -369,7 +386,7 @@ class _Writer:
             assert shared is not None and total is not None
             out = tuple(label for label in product.out if label not in shared.labels)
             both = [_Factor(self.value(shared.value), shared.labels), _Factor(total, out)]
-            result = self._best(both, frozenset(product.out), product)
+            result = self._best(both, product.out, product)
             values.append(self._shaped(result.value, result.labels, product))
         taken = {index for members in groups.values() for index in members}
         return set(range(len(terms))) - taken, values

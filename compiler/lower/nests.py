@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .kernel_ir import Coordinate, Ref, Statement, Tensor
 from .layout import ROWS, Label, Layout, labels_of
 
 REDUCTIONS = frozenset(("product_sum", "sum", "amax"))
+"""Operations that sum over sides. A third attribute of ``product_sum`` says that it adds to what its target holds."""
 
 MOST_REPEATED = 4
 """Cheap operations that are done again rather than that their result is written and read."""
@@ -124,6 +125,8 @@ class _Maker:
             return
         if statement.op == "assign" and self._in_place(statement):
             return
+        if statement.op == "accumulate" and self._sums_into(statement):
+            return
         labels = space(statement, self.layout)
         least = max((self._after(labels, statement, arg) for arg in statement.args), default=0)
         for reading in self.readings.get(statement.target, ()):
@@ -166,6 +169,24 @@ class _Maker:
     def _at_point(reading: _Reading, stored: tuple[Label, ...]) -> bool:
         """Whether, at each point of its nest, a statement reads only the entry of that point."""
         return reading.statement.op not in _ELSEWHERE and reading.arg.labels == stored == reading.group.labels
+
+    def _sums_into(self, statement: Statement) -> bool:
+        """Let a product of matrices add to a running sum itself."""
+        (arg,), target = statement.args, statement.target
+        group, source = self.defined.get(arg.name, (None, None))
+        if group is None or source is None or source.op != "product_sum" or arg.name in self.readings:
+            return False
+        if not source.labels or source.labels != arg.labels or statement.labels != arg.labels:
+            return False
+        if group.labels[-1] not in source.labels or target in self.defined or target in self.readings:
+            return False
+        into = replace(source, target=target, attrs=(*source.attrs[:2], True))
+        group.statements[group.statements.index(source)] = into
+        del self.defined[arg.name]
+        self.defined[target] = (group, into)
+        for readings in self.readings.values():
+            readings[:] = [replace(r, statement=into) if r.statement is source else r for r in readings]
+        return True
 
     # ------------------------------------------------------------ values that are computed twice
 
