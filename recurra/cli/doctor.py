@@ -19,7 +19,7 @@ _PACKAGES = ("recurra", "torch", "triton", "sympy", "lark", "jinja2", "numpy", "
 def doctor(as_json: specs.AsJson = False) -> None:
     """Show what is installed and how to mend it.
 
-    Versions, devices, compilers, the cache; exit code 1 if something is wrong.
+    Versions, devices, compilers, what CPU kernels are compiled for, the cache; exit code 1 if something is wrong.
     """
     data = diagnose()
     if as_json:
@@ -43,12 +43,14 @@ def diagnose() -> dict[str, Any]:
         problems.append("Triton needs a C compiler to start kernels: install gcc or clang")
     if len(devices) > 1 and versions["triton"] is None:
         problems.append("a GPU is here but Triton is not: pip install triton")
+    native = _native(problems) if versions["torch"] else None
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions,
         "devices": devices,
         "compilers": compilers,
+        "native": native,
         "cache": _cache(problems),
         "backends": _backends(devices),
         "problems": problems,
@@ -85,6 +87,24 @@ def _devices(problems: list[str]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _native(problems: list[str]) -> dict[str, Any] | None:
+    """The C++ compiler of the cpu backend and what it compiles for, None if there is none that works."""
+    from ..runtime.errors import NoCompiler
+    from ..runtime.store.toolchain import toolchain
+
+    try:
+        found = toolchain()
+    except NoCompiler as error:
+        problems.append(f"recurrences run slowly on a CPU: {error}")
+        return None
+    return {
+        "compiler": found.compiler,
+        "version": found.version,
+        "vectors": found.vectors,
+        "openmp": found.openmp,
+    }
 
 
 def _cache(problems: list[str]) -> dict[str, Any]:
@@ -140,6 +160,10 @@ def _print(data: dict[str, Any]) -> None:
         details = ", ".join(str(value) for key, value in device.items() if key != "device")
         print(f"device    {device['device']}: {details}; auto picks {data['backends'][device['device']]}")
     print(f"compilers {', '.join(data['compilers']) or 'none'}")
+    native = data["native"]
+    if native is not None:
+        threads = "threads by OpenMP" if native["openmp"] else "no threads, since there is no OpenMP for it"
+        print(f"native    {native['version']} ({native['compiler']}), {native['vectors']} vectors, {threads}")
     cache = data["cache"]
     state = "" if cache["writable"] else ", not writable"
     broken = f", {len(cache['broken'])} to rebuild" if cache["broken"] else ""

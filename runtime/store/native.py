@@ -87,7 +87,8 @@ def _compiled(name: str, command: Sequence[str], files: Mapping[str, str], libra
         # where debug information is asked for, debuggers find the sources in the store
         status, output = _run(name, [*command, f"-ffile-prefix-map={folder}={entry}"], folder)
         if status and any(reason in output for reason in _NO_ROOM):
-            raise StoreError(f"there is no room to compile {name}, in {folder.parent} or set TMPDIR: {output.strip()}")
+            complaint = output.strip().splitlines()[0]
+            raise StoreError(f"no room to compile {name}: {complaint}; make room in {folder.parent} or set TMPDIR")
         if status:
             raise _Refused(output)
         return (folder / library).read_bytes()
@@ -148,7 +149,8 @@ def _explanation(name: str, tools: Toolchain, command: Sequence[str], source: Pa
     lines = output.strip().splitlines() or ["(it printed nothing)"]
     first = next((number for number, line in enumerate(lines) if _ERROR.search(line)), 0)
     shown = lines[first : first + _SHOWN]
-    place = _place(source, (lines[first], *lines))  # an error in a header says elsewhere what led to it
+    last = next((number for number, line in enumerate(lines) if number > first and _ERROR.search(line)), len(lines))
+    place = _place(source, (lines[first], *lines[:last]))  # an error in a header is led up to, or followed up
     return "\n".join(
         [
             f"{tools.version} cannot compile the kernels of {name}" + (f", at {place}" if place else ""),

@@ -175,13 +175,12 @@ def _fails(candidate: Toolchain, place: Path) -> str | None:
     installed = str(place.stat().st_mtime_ns)
     key = fingerprint("compiler", _PROBE, *command, candidate.version, candidate.features, installed)
     try:
-        entry = Store().get_or_create(key, compiled)
-        ctypes.CDLL(str(entry / "probe.so"))
+        ctypes.CDLL(str(Store().get_or_create(key, compiled) / "probe.so"))
     except _ProbeFailed as error:
         return str(error)
+    except StoreError:  # whoever builds kernels will be told
+        return None
     except OSError as error:
-        if isinstance(error, StoreError):
-            raise
         return f"its libraries cannot be loaded: {error}"
     return None
 
@@ -206,15 +205,20 @@ def _complaint(done: subprocess.CompletedProcess[str]) -> str:
     return next((line for line in lines if "error" in line), lines[0])
 
 
-def warn_no_compiler(error: NoCompiler) -> None:
-    """Say, once per process, that recurrences run on the reference for want of a compiler."""
+def warn_no_compiler(error: NoCompiler | str) -> None:
+    """Say, once per process, that recurrences run on the reference for want of a compiler, and what to do."""
+    _warn(str(error))
+
+
+@torch.compiler.assume_constant_result
+def _warn(problem: str) -> None:
     global _warned
     if not _warned:
         _warned = True
         warnings.warn(
-            f"recurrences run on the reference, which is slow, since no native kernels can be compiled: {error}",
+            f"recurrences run on the reference, which is slow, since no native kernels can be compiled: {problem}",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

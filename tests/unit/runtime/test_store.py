@@ -33,6 +33,16 @@ def test_writes_once_and_readably(tmp_path: Path) -> None:
     assert store.entries() == [entry]
 
 
+def test_keeps_binary_files_as_they_are(tmp_path: Path) -> None:
+    data = bytes(range(256)) + b"\r\n"
+    entry = Store(tmp_path).get_or_create("k", lambda: {"kernels.so": data, "kernels.cpp": "// \u2207\n"})
+    assert (entry / "kernels.so").read_bytes() == data
+    assert (entry / "kernels.cpp").read_bytes() == b"// \xe2\x88\x87\n"
+    (entry / "kernels.so").write_bytes(data[:-1])
+    assert not is_intact(entry)
+    assert Store(tmp_path).get_or_create("k", lambda: {"kernels.so": data}) == entry and is_intact(entry)
+
+
 def test_folder_comes_from_the_environment(cache: Path) -> None:
     assert default_folder() == cache == Store().folder
 
