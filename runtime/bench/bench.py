@@ -33,9 +33,10 @@ def bench(
     """Time forward and forward + backward of a recurrence and of what it is measured against.
 
     All take the same random inputs of ``dtype`` and give the gradients of all outputs by all inputs and learned
-    params. ``against`` are names as :func:`contenders.opponent` takes them; one that cannot run is told in the result's
-    ``failed``. Unless ``ceilings`` are given they are measured before and after, and the higher ones taken. ``before`` is called with a name before each of the
-    ``2 * (1 + len(against)) * (1 + repeats)`` timed runs at most. BackendError if ``backend`` refuses.
+    params. ``against`` are names as :func:`contenders.opponent` takes them; one that cannot run is told in the
+    result's ``failed``. Unless ``ceilings`` are given they are measured before and after, and the higher ones taken.
+    ``before`` is called with a name before each of the ``2 * (1 + len(against)) * (1 + repeats)`` runs at most.
+    BackendError if ``backend`` refuses.
     """
     place = torch.device(device)
     program = recurrence.program

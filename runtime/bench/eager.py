@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +31,7 @@ def eager_loop(program: Program, shape: Shape) -> Call:
 def compiled_loop(program: Program, shape: Shape, unrolled: int = 1) -> Call:
     """The same with ``unrolled`` steps at a time as one function under ``torch.compile``."""
     step = step_of(program, shape)
-    chunk = torch.compile(_walk(step, len(program.states)), dynamic=False)
+    chunk = compiled(_walk(step, len(program.states)))
 
     def walk(
         steps: int, states: Sequence[Tensor], varying: Sequence[Tensor], fixed: Sequence[Tensor]
@@ -43,6 +45,16 @@ def compiled_loop(program: Program, shape: Shape, unrolled: int = 1) -> Call:
         return states, [torch.cat(parts, 1) for parts in zip(*kept, strict=True)]
 
     return _loop(program, shape, step, walk)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``torch.compile`` for fixed shapes, of a copy: how often it recompiles is limited per code, which closures
+    share."""
+    assert isinstance(function, FunctionType)
+    name, closure = function.__name__, function.__closure__
+    copy = FunctionType(function.__code__.replace(), function.__globals__, name, function.__defaults__, closure)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return torch.compile(copy, dynamic=False)
 
 
 def _walk(step: Step, states: int) -> Walk:

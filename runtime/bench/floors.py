@@ -4,10 +4,10 @@ Bytes: forward, every input and param is read once, and every output and final s
 With the backward pass inputs and params are read again, the cotangents of outputs are read, and the gradients of
 inputs and of learned params are written. What an algorithm keeps for itself (states, checkpoints) does not count.
 
-Operations: those of the step as its author wrote it, and for the backward pass those of its adjoint besides.
-A contraction is two operations for each point of its iteration space (one if nothing is summed), an
-element-wise operation one for each entry, a transcendental function ten; moves are free. What reads only params is
-counted once per head, all else once per sequence, step and head.
+Operations: those of the step with its products in the cheapest order that the compiler finds, and for the backward
+pass those of its adjoint besides. A contraction is two operations for each point of its iteration space (one if
+nothing is summed), an element-wise operation one for each entry, a transcendental function ten; moves are free.
+What reads only params is counted once per head, all else once per sequence, step and head.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ...compiler.autodiff.reverse import adjoint_step
 from ...compiler.ir.ops import OPS
 from ...compiler.ir.program import Body, Program, depends_on, live
 from ...compiler.ir.types import Axes
+from ...compiler.lower.factor import factor_adjoint, factor_program
 from .ceilings import Ceilings
 from .shape import Shape
 
@@ -54,18 +55,18 @@ def forward_floor(program: Program, shape: Shape, dtype: torch.dtype) -> Floor:
     """The floor of the outputs and final states of all steps, for inputs of ``dtype``."""
     read = _inputs(program, shape, dtype) + _params(program, shape, dtype, frozen=True)
     written = _outputs(program, shape, dtype) + _states(program, shape, dtype)
-    return Floor(read + written, _operations(program.body, live(program.body, program.roots()), shape))
+    step = factor_program(program, shape.sizes)
+    return Floor(read + written, count(step.body, live(step.body, step.roots()), shape))
 
 
 def training_floor(program: Program, shape: Shape, dtype: torch.dtype) -> Floor:
     """The floor of outputs, final states and the gradients of all inputs and learned params."""
-    step = adjoint_step(program)
-    positions = (p for p in live(step.body, step.roots()) if p >= len(program.body))
+    step = factor_adjoint(adjoint_step(factor_program(program, shape.sizes)), shape.sizes)
+    positions = [p for p in live(step.body, step.roots()) if p >= step.own]
     again = _inputs(program, shape, dtype) + _params(program, shape, dtype, frozen=True)
     gradients = _inputs(program, shape, dtype) + _params(program, shape, dtype, frozen=False)
-    backward = Floor(
-        again + _outputs(program, shape, dtype) + gradients, _operations(step.body, frozenset(positions), shape)
-    )
+    moved = again + _outputs(program, shape, dtype) + gradients
+    backward = Floor(moved, count(step.body, positions, shape))
     return forward_floor(program, shape, dtype) + backward
 
 
@@ -97,19 +98,20 @@ def _wide(dtype: torch.dtype) -> int:
 # ---------------------------------------------------------------- operations
 
 
-def _operations(body: Body, positions: Iterable[int], shape: Shape) -> int:
+def count(body: Body, positions: Iterable[int], shape: Shape) -> int:
+    """The operations of the given values of a step, over all sequences, steps and heads."""
     varies = depends_on(body, ("input", "state", "cotangent"))
     of_param = depends_on(body, ("param",))
     per_step = per_head = 0
     for position in positions:
         if varies[position]:
-            per_step += operations(body, position, shape.sizes)
+            per_step += _operations(body, position, shape.sizes)
         elif of_param[position]:
-            per_head += operations(body, position, shape.sizes)
+            per_head += _operations(body, position, shape.sizes)
     return per_step * prod(shape.lead) + per_head * shape.heads
 
 
-def operations(body: Body, position: int, sizes: Mapping[str, int]) -> int:
+def _operations(body: Body, position: int, sizes: Mapping[str, int]) -> int:
     """The operations of one value, once."""
     instr = body[position]
     match OPS[instr.op].kind:

@@ -25,12 +25,16 @@ def circumstances(device: torch.device) -> dict[str, Any]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The processor, the cores and threads that torch may use, memory in GiB, and the device if it is another."""
+    """The processor, its cores and the threads that torch uses, memory in GiB, the device if it is another.
+
+    ``load`` is how many processes wanted to run in the last minute: times taken on a busy machine say little.
+    """
     found = {
         "cpu": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": _memory(),
+        "load": _load(),
         "system": f"{platform.system()} {platform.machine()}",
     }
     if device.type == "cuda":
@@ -73,6 +77,13 @@ def _memory() -> float | None:
     try:
         return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     except (ValueError, OSError, AttributeError):  # not a POSIX system
+        return None
+
+
+def _load() -> float | None:
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (OSError, AttributeError):  # not a POSIX system
         return None
 
 
