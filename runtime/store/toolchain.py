@@ -75,8 +75,8 @@ class Toolchain:
 def toolchain() -> Toolchain:
     """The compiler that ``$CXX`` names, else the first of :data:`COMPILERS` that works; NoCompiler if none does.
 
-    Found once per process for given ``$CXX`` and ``$PATH``, by one call of the compiler. That it can
-    compile and that the result loads with torch was tried once per machine and is noted in the store.
+    Found once per process for given ``$CXX`` and ``$PATH``, by one call of the compiler. The small program
+    that shows which flags work is compiled once per machine and loaded from the store in each process.
     """
     found = _found()
     if isinstance(found, str):
