@@ -16,6 +16,12 @@ constexpr int BYTES = 32;
 constexpr int BYTES = 16;
 #endif
 
+struct bfloat16 {
+  uint16_t bits;
+};
+
+typedef _Float16 float16;
+
 using real = REAL;
 using user = USER;
 
@@ -49,12 +55,6 @@ constexpr int columns(int sums, int rows) {
 static inline INLINE vec all(real x) { return x - vec{}; }
 
 // ---------------------------------------------------------------- the caller's element types
-
-struct bfloat16 {
-  uint16_t bits;
-};
-
-typedef _Float16 float16;
 
 static inline INLINE real widen(float x) { return real(x); }
 static inline INLINE real widen(double x) { return real(x); }

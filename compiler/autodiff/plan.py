@@ -78,7 +78,7 @@ def plan(step: AdjointStep, keep_dear: bool = False) -> Plan:
             params.append((name, None))
     wanted = [v for _, v in (*step.inputs, *params, *step.states) if v is not None]
     wanted += [value for p in products for value in (p.left, p.right)]
-    body, saved = _keep(body, wanted, _dear(step) if keep_dear else frozenset())
+    body, saved = _keep(body, step.own, wanted, _dear(step) if keep_dear else frozenset())
     return Plan(body, saved, step.inputs, tuple(params), step.states, tuple(products))
 
 
@@ -117,13 +117,16 @@ def _sums(body: Body, position: int) -> bool:
     return instr.op in _SUMS and len(instr.axes) < max(len(body[arg].axes) for arg in instr.args)
 
 
-def _keep(body: Body, wanted: Iterable[int], dear: frozenset[int]) -> tuple[Body, tuple[Saved, ...]]:
+def _keep(
+    body: Body, own: int, wanted: Iterable[int], dear: frozenset[int]
+) -> tuple[Body, tuple[Saved, ...]]:
+    """Values among the step's ``own`` become leaves."""
     of_state, of_param = depends_on(body, ("state",)), depends_on(body, ("param",))
     adjoint = depends_on(body, ("cotangent",))
     needed = live(body, wanted)
     rewritten = list(body)
     saved: list[Saved] = []
-    for position in sorted(needed):
+    for position in sorted(p for p in needed if p < own):
         instr = body[position]
         product = instr.op == "contract" and of_state[position] and not adjoint[position]
         if position in dear or (

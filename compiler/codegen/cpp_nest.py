@@ -20,8 +20,6 @@ from .lines import Line
 CHAINS = 2
 """Sums that run side by side where few vectors are summed into: each addition waits for the one before."""
 
-_GREATEST = "-__builtin_inf()"
-
 
 @dataclass(frozen=True)
 class _Operand:
@@ -48,6 +46,7 @@ class _Printer:
         self.in_columns = self.lane is not None and bool(column_sums)
         summed = {label: sum(label not in s.labels for s in column_sums) for label in outer}
         self.order = sorted(outer, key=lambda label: (summed[label], outer.index(label)))
+        self.done: set[str] = set()  # values that are local variables by now
         self.computed = {s.target for s in nest.statements if s.op not in REDUCTIONS and s.target}
         self.operands: dict[tuple[str, tuple[Label, ...], object], _Operand] = {}
         self.row = self._row_label(summed) if self.in_columns else None
@@ -161,12 +160,15 @@ class _Printer:
     # ------------------------------------------------------------ operands
 
     def _find_operands(self) -> None:
+        done: set[str] = set()
         for s in self.nest.statements:
             for arg in s.args:
-                if arg.name and (arg.name not in self.computed or s.op in ("select", "entry", "transpose")):
+                if arg.name and arg.name not in done:
                     self._operand(s, arg)
             if s.op == "accumulate":
                 self._operand(s, Ref(s.target, s.labels))
+            if s.op not in REDUCTIONS:
+                done.add(s.target)
 
     def _operand(self, s: Statement, arg: Ref) -> _Operand:
         fixed = s.attrs if s.op in ("entry", "select") else ()
@@ -257,7 +259,8 @@ class _Printer:
         if s.op != "amax":
             self.emit(f"{self.kind} {s.target}_sum{dims} = {{}};")
             return
-        start = f"{self.kind}{{}} {_GREATEST}"
+        lowest = number(float("-inf"))
+        start = lowest if self.lane is None else f"simd::all({lowest})"
         self.emit(f"{self.kind} {s.target}_sum{dims};")
         loops = " ".join(_unrolled(index, count) for index, count in self._sum_dims(s))
         self.emit(f"{loops} {s.target}_sum{self._at(s)} = {start};")
@@ -354,9 +357,12 @@ class _Printer:
             if self._is_inner(operand):
                 text = operand.place.load(self._points(), self.lane, self.kind)
                 self.emit(f"const {self.kind} {operand.local} = {text};")
+        self.done.clear()
         for s in self.nest.statements:
             for text in self._statement(s):
                 self.emit(text, s)
+            if s.op not in REDUCTIONS:
+                self.done.add(s.target)
         for s in self.nest.statements:
             if s.target in self.memory.kept and s.op not in REDUCTIONS:
                 self.emit(self._write(s), s)
@@ -395,9 +401,9 @@ class _Printer:
         if arg.number is not None:
             return f"simd::all({number(arg.number)})" if self.lane else number(arg.number)
         fixed = s.attrs if s.op in ("entry", "select") else ()
-        operand = self.operands.get((arg.name, arg.labels, fixed))
-        if operand is None or (arg.name in self.computed and s.op not in ("select", "entry", "transpose", "accumulate")):
+        if arg.name in self.done:
             return f"{arg.name}_at_new"
+        operand = self.operands[arg.name, arg.labels, fixed]
         dims = [] if self._is_inner(operand) else self._dims(operand.labels)
         return operand.local + "".join(f"[{index}]" for index, _ in dims)
 

@@ -133,8 +133,10 @@ class _Maker:
             least = max(least, self._place(reading.group) + (0 if self._at_point(reading, labels) else 1))
         group = next((g for g in self.groups[least:] if g.labels == labels and not self._is_full(g, statement)), None)
         if group is None:
+            sources = [self.defined[arg.name][0] for arg in statement.args if arg.name in self.defined]
+            sources += [reading.group for reading in self.readings.get(statement.target, ())]
             group = _Group(labels)
-            self.groups.insert(least, group)
+            self.groups.insert(max((self._place(g) + 1 for g in sources), default=0), group)
         for arg in statement.args:
             self._repeat(group, statement, arg)
         self._put(group, statement)

@@ -12,18 +12,21 @@ from torch import Tensor
 
 from recurra.compiler.frontend import elaborate
 from recurra.compiler.ir.program import Program
-from recurra.compiler.options import KernelOptions
+from recurra.compiler.kernels import Compiled, compile_kernels
+from recurra.compiler.options import KernelOptions, Options
 from recurra.dsl import Source, parse
 from recurra.runtime import reference
-from recurra.runtime.ops import triton_backend
+from recurra.runtime.ops import cpu_backend, triton_backend
 from recurra.runtime.verify.data import Arguments, draw, fitting_sizes
-from recurra.runtime.verify.measure import Quantity, draw_weights, quantities
+from recurra.runtime.verify.measure import Quantity, Runner, draw_weights, quantities
 from recurra.runtime.verify.metric import TOLERANCES
 
 ROOT = Path(__file__).parents[3]
 ZOO = sorted((ROOT / "examples" / "zoo").glob("*.rec"))
 UNSEEN = sorted((ROOT / "tests" / "fixtures" / "unseen").glob("*.rec"))
 STRATEGIES = ("recurrent", "stepwise")
+WAYS = (*STRATEGIES, "cpu")
+"""Triton's kernels by strategy, and native ones."""
 
 Change = Callable[[Arguments], Arguments]
 
@@ -75,8 +78,23 @@ def run(
 ) -> dict[str, Quantity]:
     """Outputs, final states and all gradients on kernels."""
     leaves = _leaves(program, given, torch.float32)
-    kernels = partial(triton_backend.run, strategy=strategy, options=options, segment=segment)
+    kernels = runner(strategy, options, segment)
     return quantities(program, sizes, leaves, _weights(program, sizes, given, weights), kernels, reverse=reverse)
+
+
+def runner(strategy: str, options: KernelOptions | None = None, segment: int | None = None) -> Runner:
+    """What runs a recurrence in one of the ``WAYS``."""
+    if strategy != "cpu":
+        return partial(triton_backend.run, strategy=strategy, options=options, segment=segment)
+    chosen = None if options is None else Options(checkpoint=options.chunk, tiles=options.tiles)
+    return partial(cpu_backend.run, options=chosen)
+
+
+def compiled(program: Program, sizes: Mapping[str, int], strategy: str) -> Compiled:
+    """The kernels of a recurrence in one of the ``WAYS``."""
+    if strategy == "cpu":
+        return compile_kernels(program, sizes, KernelOptions(), backend="cpu")
+    return compile_kernels(program, sizes, KernelOptions(), strategy)
 
 
 def true(

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 from unit.kernels.against_reference import (
-    STRATEGIES,
     UNSEEN,
+    WAYS,
     ZOO,
     arguments,
     changed,
@@ -63,7 +63,7 @@ output o[V] = q @ S'
 }
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("name", DECAYS)
 def test_log_decays_from_zero_to_minus_infinity(name: str, strategy: str) -> None:
     """All of them beside each other in one sequence, then infinity alone."""
@@ -79,7 +79,7 @@ def test_log_decays_from_zero_to_minus_infinity(name: str, strategy: str) -> Non
     check(program, sizes, changed(short, g=lambda g: torch.full_like(g, -INF)), strategy, options=OPTIONS)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("beta", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("keys", ["repeated", "zero", "unit"])
 def test_delta_rule_at_the_ends(beta: float, keys: str, strategy: str) -> None:
@@ -95,7 +95,7 @@ def test_delta_rule_at_the_ends(beta: float, keys: str, strategy: str) -> None:
     check(program, sizes, hard, strategy, options=OPTIONS)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("name", ["delta_net", "gated_delta_net", "kda", "rwkv7"])
 def test_zero_keys_that_the_spec_normalises(name: str, strategy: str) -> None:
     program = zoo(name)
@@ -117,7 +117,7 @@ LOGITS = {
 }
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("name", LOGITS)
 def test_logits_of_ten_thousand(name: str, strategy: str) -> None:
     program = zoo(name)
@@ -134,7 +134,7 @@ def test_logits_of_ten_thousand(name: str, strategy: str) -> None:
     check(program, sizes, changed(given, **extreme), strategy, options=OPTIONS)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("name", ["mlstm", "slstm"])
 def test_states_that_start_at_minus_infinity(name: str, strategy: str) -> None:
     program = zoo(name)
@@ -145,7 +145,7 @@ def test_states_that_start_at_minus_infinity(name: str, strategy: str) -> None:
     assert all(q.value.isfinite().all() for q in found.values())
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 def test_a_constant_replaces_an_infinite_state(strategy: str) -> None:
     text = "recurrence r\ndims V\nstate m = -inf, z[V]\ninput x[V]\n"
     text += "transition m' = 0.5\ntransition z' = 2\noutput o[V] = x * exp(m) + z'\n"
@@ -153,7 +153,7 @@ def test_a_constant_replaces_an_infinite_state(strategy: str) -> None:
     check(program, {"V": 3}, arguments(program, {"V": 3}, steps=3, start=False), strategy)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize(("name", "bad"), [("gated_delta_net", INF), ("lstm", math.nan), ("mlstm", math.nan)])
 def test_what_is_wrong_in_one_sequence_stays_there(name: str, bad: float, strategy: str) -> None:
     """The other sequence's outputs and gradients do not change by a bit; earlier outputs neither."""
@@ -178,7 +178,7 @@ def test_what_is_wrong_in_one_sequence_stays_there(name: str, bad: float, strate
         assert first[0, at:].isnan().all()
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 def test_nan_is_not_hidden(strategy: str) -> None:
     """Hardware's maximum and minimum drop NaN; ours do not. One entry in three is NaN."""
     text = "recurrence r\ndims K\nstate m\ninput x[K]\ntransition m' = m\n"
@@ -214,7 +214,7 @@ def memory_full_of(value: float) -> Iterator[list[torch.Size]]:
 SPECS = [*ZOO, *UNSEEN]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_every_recurrence_in_memory_full_of_nan(path: Path, strategy: str) -> None:
     """Zoo and unseen recurrences agree with the reference, and everything that is allocated is written."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from unit.kernels.against_reference import STRATEGIES, arguments, changed, check, only, sizes_of, spec, zoo
+from unit.kernels.against_reference import WAYS, arguments, changed, check, only, runner, sizes_of, spec, zoo
 
 from recurra.compiler.ir.program import Program
 from recurra.compiler.options import KernelOptions
 from recurra.runtime import reference
-from recurra.runtime.ops import launch, triton_backend
+from recurra.runtime.ops import launch
 from recurra.runtime.verify.data import Arguments
 
 CHUNK = 3
@@ -32,7 +32,7 @@ output S_out[K, V] = S @ W
 """States of three shapes that read each other; a vector, a scalar and a matrix put out."""
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("steps", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1])
 def test_lengths(steps: int, strategy: str) -> None:
     program = spec(TWO)
@@ -41,7 +41,7 @@ def test_lengths(steps: int, strategy: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [0, 3])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 def test_batches(batch: int, strategy: str) -> None:
     program = spec(TWO)
     sizes = sizes_of(program, 5, 3)
@@ -57,16 +57,17 @@ def test_segments(name: str, segment: int) -> None:
     check(program, sizes, given, options=OPTIONS, segment=segment, reverse=segment == CHUNK)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (20, 1), (60, 20), (17, 33)])
 @pytest.mark.parametrize("name", ["gated_delta_net", "m2rnn"])
 def test_sizes(name: str, shape: tuple[int, int], strategy: str) -> None:
     program = zoo(name)
-    sizes = sizes_of(program, *shape)
+    least = 2 if name == "gated_delta_net" else 1  # a norm of one number has no gradient but rounding
+    sizes = sizes_of(program, *(max(least, size) for size in shape))
     check(program, sizes, arguments(program, sizes, steps=2, heads=1), strategy, options=OPTIONS)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("batch", [1, 3, 17])
 @pytest.mark.parametrize("name", ["elman", "gru", "lstm"])
 def test_sequences_that_share_a_program(name: str, batch: int, strategy: str) -> None:
@@ -80,7 +81,7 @@ def test_sequences_that_share_a_program(name: str, batch: int, strategy: str) ->
     )
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("heads", [1, 3, 4])
 def test_grouped_heads(heads: int, strategy: str) -> None:
     """Every input has fewer heads than the state in its own way; gradients are sums over the group."""
@@ -111,7 +112,7 @@ def odd_strides(x: Tensor, kind: str) -> Tensor:
 KINDS = ["transposed", "gaps", "last axis outermost", "shared over time", "one number"]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_strides(kind: str, strategy: str) -> None:
     """Some inputs, params and start states are strided, the others contiguous."""
@@ -137,7 +138,7 @@ def test_strides_of_matrices_and_slices(kind: str) -> None:
     check(program, sizes, changed(given, **dict.fromkeys(given.inputs, lambda x: odd_strides(x, kind))))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 def test_incoming_gradients_that_are_not_contiguous(strategy: str) -> None:
     """A sum's gradient has stride 0, a transposed output's is transposed."""
     program = spec(TWO)
@@ -159,16 +160,14 @@ def _gradients_of_sums(program: Program, sizes: dict[str, int], given: Arguments
     if which == "reference":
         (o, s, out), final = reference.run(program, sizes, *groups, steps=given.steps)
     else:
-        (o, s, out), final = triton_backend.run(
-            program, sizes, *groups, steps=given.steps, strategy=which.removeprefix("kernels ")
-        )
+        (o, s, out), final = runner(which.removeprefix("kernels "))(program, sizes, *groups, steps=given.steps)
     loss = o.sum() + s.expand(3, *s.shape).mean() + out.permute(4, 3, 2, 1, 0).flatten().cumsum(0).sum()
     loss = loss + sum(f.transpose(0, -1).pow(2).sum() for f in final)
     leaves = {name: x for group in groups for name, x in group.items()}
     return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("used", [("o",), ("S_out",), ("final S",), ("final m", "s"), ()])
 def test_gradients_from_one_place_only(used: tuple[str, ...], strategy: str) -> None:
     program = spec(TWO)
@@ -178,7 +177,7 @@ def test_gradients_from_one_place_only(used: tuple[str, ...], strategy: str) -> 
     check(program, sizes, given, strategy, options=OPTIONS, weights=weights)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("start", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_start_states_and_direction(start: bool, reverse: bool, strategy: str) -> None:

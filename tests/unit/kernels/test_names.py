@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from unit.kernels.against_reference import STRATEGIES, arguments, check, run, sizes_of, spec
+from unit.kernels.against_reference import WAYS, arguments, check, run, sizes_of, spec
 
 from recurra.compiler.kernels import compile_kernels
 from recurra.compiler.lower.naming import tensor_name
@@ -85,7 +85,7 @@ output o[V] = h'
 }
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("name", SPECS)
 def test_names(name: str, strategy: str) -> None:
     program = spec(SPECS[name])
@@ -115,5 +115,5 @@ def test_variables_have_the_authors_names() -> None:
 def test_a_recurrence_without_tensors_runs() -> None:
     program = spec("recurrence r\nstate a, b\ntransition a' = 0.5 * b + 1\ntransition b' = a\noutput o = a' - b'\n")
     given = arguments(program, {}, steps=4, heads=1, start=False)
-    for strategy in STRATEGIES:
+    for strategy in WAYS:
         assert run(program, {}, given, strategy)["o"].value.flatten().tolist() == [1.0, 0.0, 0.5, 0.0]

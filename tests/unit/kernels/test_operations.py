@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from unit.kernels.against_reference import STRATEGIES, arguments, changed, check, sizes_of, spec
+from unit.kernels.against_reference import WAYS, arguments, changed, check, sizes_of, spec
 
 from recurra.compiler.codegen.triton_math import OPERATIONS
 from recurra.compiler.ir.builder import Builder
@@ -198,7 +198,7 @@ transition h' = tanh(h + v)
 """
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("name", REST)
 def test_other_operations(name: str, strategy: str) -> None:
     text = HEADER + REST[name] + "\n"
@@ -208,7 +208,7 @@ def test_other_operations(name: str, strategy: str) -> None:
     check(program, sizes, given, strategy, options=KernelOptions(chunk=2))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize(
     "text", ["softmax(q)", "max(q, K) + q", "logsumexp(q, K) + q", "l2norm(q)", "where(q > 0, q, 0)"]
 )

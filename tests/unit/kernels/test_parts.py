@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from unit.kernels.against_reference import STRATEGIES, arguments, check, sizes_of, spec
+from unit.kernels.against_reference import WAYS, arguments, check, sizes_of, spec
 
 from recurra.compiler.kernels import KernelOptions, compile_kernels
 
@@ -36,7 +36,7 @@ output z[V] = h'
 }
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("name", CLIPPED)
 def test_cotangents_are_clipped_once_per_step_and_sequence(name: str, strategy: str) -> None:
     program = spec(HEADER + CLIPPED[name])
@@ -81,7 +81,7 @@ output n[V] = W @ w
 }
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("name", ROWS)
 def test_sequences_side_by_side(name: str, strategy: str) -> None:
     program = spec(HEADER + ROWS[name])

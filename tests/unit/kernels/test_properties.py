@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from unit.kernels.against_reference import STRATEGIES, arguments, changed, check, run, sizes_of, spec, zoo
+from unit.kernels.against_reference import WAYS, arguments, changed, check, compiled, run, runner, sizes_of, spec, zoo
 
 from recurra.compiler.ir.program import Program
 from recurra.compiler.kernels import KernelOptions, compile_kernels
 from recurra.runtime import reference
-from recurra.runtime.ops import triton_backend
 from recurra.runtime.verify.data import Arguments
 
 OPTIONS = KernelOptions(chunk=2)
@@ -25,11 +24,11 @@ def forward(
     steps = len(range(given.steps)[first:last])
     groups = (inputs, given.params, given.initial)
     with torch.no_grad():
-        outputs, final = triton_backend.run(program, sizes, *groups, steps=steps, strategy=strategy, options=OPTIONS)
+        outputs, final = runner(strategy, OPTIONS)(program, sizes, *groups, steps=steps)
     return outputs, {s.name: x for s, x in zip(program.states, final, strict=True)}
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_two_runs_have_the_same_bits(name: str, strategy: str) -> None:
     program = zoo(name)
@@ -40,7 +39,7 @@ def test_two_runs_have_the_same_bits(name: str, strategy: str) -> None:
         assert torch.equal(q.value, second[key].value), key
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_future_changes_nothing(name: str, strategy: str) -> None:
     """A prefix has the same outputs, bit for bit, whatever follows it and however long that is."""
@@ -59,7 +58,7 @@ def test_the_future_changes_nothing(name: str, strategy: str) -> None:
         assert not torch.equal(a[:, 3:], c[:, 3:])
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_two_halves_make_the_whole(name: str, strategy: str) -> None:
     program = zoo(name)
@@ -74,7 +73,7 @@ def test_two_halves_make_the_whole(name: str, strategy: str) -> None:
         assert torch.equal(value, last[state])
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_do_not_change_what_is_computed(name: str, strategy: str) -> None:
     program = zoo(name)
@@ -103,7 +102,7 @@ def test_tiles_of_vectors_do_not_matter(name: str) -> None:
     sizes = sizes_of(program, 5, 3)
     axis = program.states[0].axes[0].name
     given = arguments(program, sizes, steps=3)
-    for strategy in STRATEGIES:
+    for strategy in WAYS:
         check(program, sizes, given, strategy, options=KernelOptions(chunk=2, tiles=((axis, 2),)))
 
 
@@ -122,7 +121,7 @@ output s = sum(n', K) + m'
 """
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 def test_tiles_share_states_and_params(strategy: str) -> None:
     """Every tile of V has its own copy of n, m and all that reads them; gradients are sums over tiles."""
     program = spec(SHARED)
@@ -155,13 +154,13 @@ output o[D] = h'
 """
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WAYS)
 def test_sequences_with_matrices_of_their_own_do_not_share_a_program(strategy: str) -> None:
     """Sixteen such matrices in one program would not fit; one program then takes one sequence."""
     program, sizes = spec(OWN), {"D": 5}
-    made = compile_kernels(program, sizes, KernelOptions(), strategy)
+    made = compiled(program, sizes, strategy)
     assert made.kernels[0].layout.rows == 1
-    shared = compile_kernels(zoo("elman"), sizes, KernelOptions(), "recurrent")
+    shared = compiled(zoo("elman"), sizes, "cpu" if strategy == "cpu" else "recurrent")
     assert shared.kernels[0].layout.rows == 16
     check(program, sizes, arguments(program, sizes, batch=2, steps=3, heads=1), strategy)
 
@@ -203,10 +202,8 @@ def test_half_precision_inputs() -> None:
     given = arguments(program, sizes, steps=3).to(torch.float16, ())
     wide = given.to(torch.float64, ())
     expected, end = reference.run(program, sizes, wide.inputs, wide.params, wide.initial, steps=3)
-    for strategy in STRATEGIES:
-        outputs, final = triton_backend.run(
-            program, sizes, given.inputs, given.params, given.initial, steps=3, strategy=strategy
-        )
+    for strategy in WAYS:
+        outputs, final = runner(strategy)(program, sizes, given.inputs, given.params, given.initial, steps=3)
         assert outputs[0].dtype == torch.float16 and final[0].dtype == torch.float32
         torch.testing.assert_close(outputs[0].double(), expected[0], rtol=2e-3, atol=1e-3)
         torch.testing.assert_close(final[0].double(), end[0], rtol=1e-4, atol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from unit.kernels.against_reference import STRATEGIES, arguments, run, spec, true, wrong
+from unit.kernels.against_reference import WAYS, arguments, run, spec, true, wrong
 from unit.kernels.specs import specs
 
 from recurra.compiler.options import KernelOptions
@@ -20,7 +20,7 @@ def test_random_recurrences(text: str, sizes: dict[str, int], start: bool, rever
     program = spec(text)
     drawn = arguments(program, sizes, batch=1, steps=3, heads=2, start=start, grouped=True)
     expected = true(program, sizes, drawn, reverse=reverse)
-    for strategy in STRATEGIES:
+    for strategy in WAYS:
         found = run(program, sizes, drawn, strategy, options=KernelOptions(chunk=2), segment=2, reverse=reverse)
         bad = wrong(program, sizes, drawn, found, expected, reverse=reverse)
         assert not bad, f"{strategy} {sizes}: {bad}\n{text}"
