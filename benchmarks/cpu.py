@@ -139,9 +139,9 @@ def markdown(data: dict[str, Any], benchmarks: Sequence[Benchmark], found: Seque
     lines = [
         "# Recurra on a CPU",
         "",
-        "Written by `python benchmarks/cpu.py`: float32, interleaved repeats, the same inputs and threads. The ratio is how",
-        "many times as long the fastest reference of its kind takes, by medians and by minima. References are in",
-        "`benchmarks/references`, all samples in `cpu.json`.",
+        "Written by `python benchmarks/cpu.py`: float32, interleaved repeats, the same inputs and threads. The ratio",
+        "is how many times as long the fastest reference of its kind takes, by medians and by minima. References are",
+        "in `benchmarks/references`, all samples in `cpu.json`.",
         "",
         f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, {machine['memory_gib']} GiB, "
         f"load {machine['load']}; {used}; {versions['compiler']}; {data['date']}, commit {data['commit']}.",
