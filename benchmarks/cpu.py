@@ -25,10 +25,10 @@ from references.lines import CPU, LINES, Line, Work, work_of
 
 from recurra.cli.specs import progress
 from recurra.runtime.bench.ceilings import measure_ceilings
-from recurra.runtime.bench.contest import DIRECTIONS, Direction, differences, gradients, timed
 from recurra.runtime.bench.plot import plot
 from recurra.runtime.bench.record import document, write
 from recurra.runtime.bench.results import Benchmark, rows_of
+from recurra.runtime.bench.side_by_side import DIRECTIONS, Direction, differences, gradients, timed
 from recurra.runtime.bench.table import show_seconds
 from recurra.runtime.verify.metric import distance
 

@@ -22,9 +22,9 @@ from recurra.compiler.kernels import compile_kernels
 from recurra.compiler.lower.native import Native
 from recurra.compiler.options import KernelOptions
 from recurra.runtime.bench.contenders import subject
-from recurra.runtime.bench.contest import gradients
 from recurra.runtime.bench.data import draw_arguments
 from recurra.runtime.bench.shape import Shape, shape_of
+from recurra.runtime.bench.side_by_side import gradients
 
 ZOO = Path(__file__).resolve().parents[1] / "examples" / "zoo"
 CPU = torch.device("cpu")

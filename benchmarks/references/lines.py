@@ -14,11 +14,11 @@ from torch import Tensor
 
 import recurra
 from recurra.runtime.bench.contenders import subject
-from recurra.runtime.bench.contest import Contender, Direction
 from recurra.runtime.bench.data import draw_arguments
 from recurra.runtime.bench.eager import compiled
 from recurra.runtime.bench.floors import Floor, forward_floor, training_floor
 from recurra.runtime.bench.shape import Shape, shape_of
+from recurra.runtime.bench.side_by_side import Contender, Direction
 
 from . import delta_net, hgrn, m2rnn, mamba, rnn
 

@@ -17,9 +17,9 @@ from ...dsl.suggest import closest
 from ..backends import BACKENDS, Task, choose
 from ..recurrence import Recurrence
 from ..verify.data import Arguments
-from .contest import Contender
 from .eager import Call, compiled_loop, eager_loop
 from .shape import Shape
+from .side_by_side import Contender
 
 EAGER, COMPILE = "eager", "compile"
 

@@ -8,8 +8,8 @@ from math import isfinite
 from typing import Any
 
 from .ceilings import Ceilings
-from .contest import Direction, Key, ratios
 from .floors import Floor
+from .side_by_side import Direction, Key, ratios
 from .timing import Samples
 
 

@@ -11,11 +11,11 @@ from ..verify.data import Arguments
 from ..verify.metric import TOLERANCES
 from .ceilings import Ceilings, measure_ceilings
 from .contenders import opponent, subject
-from .contest import DIRECTIONS, Contender, Direction, Key, differences, timed
 from .data import draw_arguments
 from .floors import Floor, forward_floor, training_floor
 from .results import Benchmark, rows_of
 from .shape import Shape
+from .side_by_side import DIRECTIONS, Contender, Direction, Key, differences, timed
 
 
 def bench(

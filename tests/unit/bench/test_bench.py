@@ -14,10 +14,10 @@ import recurra
 from recurra.runtime.backends import BACKENDS
 from recurra.runtime.bench import Ceilings, bench, measure_ceilings, shape_of
 from recurra.runtime.bench.contenders import backend_names, check_against
-from recurra.runtime.bench.contest import DIRECTIONS, ratios
 from recurra.runtime.bench.floors import Floor
 from recurra.runtime.bench.record import document, write
 from recurra.runtime.bench.results import Benchmark, rows_of
+from recurra.runtime.bench.side_by_side import DIRECTIONS, ratios
 from recurra.runtime.bench.table import numbers, show_seconds
 from recurra.runtime.bench.timing import Samples
 from recurra.runtime.errors import BackendError

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import recurra
-from recurra.runtime.bench.contest import Contender, gradients
 from recurra.runtime.bench.data import draw_arguments
 from recurra.runtime.bench.eager import compiled_loop, eager_loop
 from recurra.runtime.bench.shape import shape_of
+from recurra.runtime.bench.side_by_side import Contender, gradients
 from recurra.runtime.bench.step_source import step_of
 
 ROOT = Path(__file__).parents[3]
