@@ -110,6 +110,17 @@ def _cpu_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
     return cpu_backend.variants(program)
 
 
+def _warn_without_compiler(task: Task, refused: list[tuple[str, str]]) -> None:
+    """Say once that native kernels would run this, if only there were a compiler."""
+    from .store.toolchain import NoCompiler, toolchain, warn_no_compiler
+
+    if task.device.type == "cpu" and any(name == "cpu" for name, _ in refused):
+        try:
+            toolchain()
+        except NoCompiler as error:
+            warn_no_compiler(error)
+
+
 def _no_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
     return {}
 
@@ -149,6 +160,7 @@ def choose(name: str, task: Task) -> Choice:
         for backend in BACKENDS:
             reason = backend.avoid(task) or backend.refuses(task)
             if reason is None:
+                _warn_without_compiler(task, refused)
                 return Choice(backend, tuple(refused))
             refused.append((backend.name, reason))
         raise BackendError(f"{task.program.name}: no backend can run this: {refused}")

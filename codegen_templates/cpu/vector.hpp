@@ -20,7 +20,9 @@ struct bfloat16 {
   uint16_t bits;
 };
 
-typedef _Float16 float16;
+struct float16 {
+  uint16_t bits;
+};
 
 using real = REAL;
 using user = USER;
@@ -58,23 +60,43 @@ static inline INLINE vec all(real x) { return x - vec{}; }
 
 static inline INLINE real widen(float x) { return real(x); }
 static inline INLINE real widen(double x) { return real(x); }
-static inline INLINE real widen(float16 x) { return real(x); }
 static inline INLINE real widen(bfloat16 x) {
   const uint32_t bits = uint32_t(x.bits) << 16;
   float result;
   __builtin_memcpy(&result, &bits, sizeof result);
   return real(result);
 }
+static inline INLINE real widen(float16 x) {
+  const uint32_t size = x.bits & 0x7fff;
+  const float small = float(int32_t(size)) * 0x1p-24f;  // below the normal ones
+  uint32_t bits = (size << 13) + (size >= 0x7c00 ? 0x70000000 : 0x38000000);
+  float large;
+  __builtin_memcpy(&large, &bits, sizeof large);
+  const float found = size < 0x400 ? small : large;
+  return real(x.bits & 0x8000 ? -found : found);
+}
 
 static inline INLINE void narrow(float& to, real x) { to = float(x); }
 static inline INLINE void narrow(double& to, real x) { to = double(x); }
-static inline INLINE void narrow(float16& to, real x) { to = float16(x); }
 static inline INLINE void narrow(bfloat16& to, real x) {
   const float number = float(x);
   uint32_t bits;
   __builtin_memcpy(&bits, &number, sizeof bits);
   // to nearest, ties to even; NaN stays NaN
   to.bits = number != number ? uint16_t(0x7fc0) : uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+static inline INLINE void narrow(float16& to, real x) {
+  const float number = float(x);
+  uint32_t bits, small;
+  __builtin_memcpy(&bits, &number, sizeof bits);
+  const uint32_t size = bits & 0x7fffffff, normal = size - 0x38000000;
+  const float shifted = __builtin_fabsf(number) + 0.5f;  // whose last digit is float16's below the normal ones
+  __builtin_memcpy(&small, &shifted, sizeof small);
+  const uint32_t found = size > 0x7f800000   ? 0x7e00
+                         : size >= 0x477ff000 ? 0x7c00
+                         : size < 0x38800000  ? small - 0x3f000000
+                                              : (normal + 0xfff + ((normal >> 13) & 1)) >> 13;
+  to.bits = uint16_t(found | (bits >> 16 & 0x8000));  // to nearest, ties to even; NaN stays NaN
 }
 
 // ---------------------------------------------------------------- the kernel's own memory: padded rows

@@ -117,9 +117,7 @@ def _sums(body: Body, position: int) -> bool:
     return instr.op in _SUMS and len(instr.axes) < max(len(body[arg].axes) for arg in instr.args)
 
 
-def _keep(
-    body: Body, own: int, wanted: Iterable[int], dear: frozenset[int]
-) -> tuple[Body, tuple[Saved, ...]]:
+def _keep(body: Body, own: int, wanted: Iterable[int], dear: frozenset[int]) -> tuple[Body, tuple[Saved, ...]]:
     """Values among the step's ``own`` become leaves."""
     of_state, of_param = depends_on(body, ("state",)), depends_on(body, ("param",))
     adjoint = depends_on(body, ("cotangent",))

@@ -182,7 +182,11 @@ class _Kernel:
     def _copy(self, tensor: Tensor) -> str:
         index = ""
         for name in tensor.copies:
-            index = f"({index} * {self.layout.count(name)} + tile_{identifier(name)})" if index else f"tile_{identifier(name)}"
+            index = (
+                f"({index} * {self.layout.count(name)} + tile_{identifier(name)})"
+                if index
+                else f"tile_{identifier(name)}"
+            )
         return index
 
     def _tile_offset(self, tensor: Tensor) -> str:

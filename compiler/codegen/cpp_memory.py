@@ -39,7 +39,9 @@ class Term:
     stride: Size | str
 
     def text(self, index: str) -> str:
-        shifted = index if not self.start else f"({index} + {self.start})" if self.start > 0 else f"({index} - {-self.start})"
+        shifted = (
+            index if not self.start else f"({index} + {self.start})" if self.start > 0 else f"({index} - {-self.start})"
+        )
         return shifted if str(self.stride) == "1" else f"{_factor(shifted)} * {_factor(str(self.stride))}"
 
 
@@ -211,7 +213,9 @@ class Memory:
             view = self.views[arg.name]
             tensor, coordinates = view.attrs
             names = dict(zip(view.labels, arg.labels, strict=True))
-            place = self.tensor(tensor, [replace(c, label=names.get(c.label, c.label)) if c.label else c for c in coordinates])
+            place = self.tensor(
+                tensor, [replace(c, label=names.get(c.label, c.label)) if c.label else c for c in coordinates]
+            )
         else:
             place = self.own(arg.name, arg.labels)
         match statement.op:

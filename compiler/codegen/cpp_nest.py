@@ -442,4 +442,3 @@ def _index(label: Label) -> str:
 
 def _unrolled(index: str, count: str) -> str:
     return f"UNROLL for (int {index} = 0; {index} < {count}; {index}++)"
-

@@ -223,7 +223,9 @@ class _Maker:
                 large += 1
             else:
                 statements += [s for s in before if s not in statements]
-        large += sum(1 for s in statements for a in s.args if a.name and a.labels == labels and a.name not in self.defined)
+        large += sum(
+            1 for s in statements for a in s.args if a.name and a.labels == labels and a.name not in self.defined
+        )
         return [*statements, source] if large <= 1 else None
 
     # ------------------------------------------------------------ variables that change in place
@@ -261,18 +263,24 @@ class _Maker:
         nests = (Nest(group.labels, tuple(group.statements)) for group in self.groups)
         return Nests(tuple(nests), memory, self.homes, self.views)
 
-
     def _drop_unread(self, kept: set[str]) -> None:
         """Remove what is computed in vain because all its readers compute it again."""
         for group in reversed(self.groups):
             for statement in reversed(group.statements[:]):
                 name = statement.target
-                if not name or name in kept or name in self.homes or any(self._serves(r, group, name) for r in self.readings.get(name, ())):
+                if (
+                    not name
+                    or name in kept
+                    or name in self.homes
+                    or any(self._serves(r, group, name) for r in self.readings.get(name, ()))
+                ):
                     continue
                 group.statements.remove(statement)
                 for arg in statement.args:
                     readings = self.readings.get(arg.name, [])
-                    self.readings[arg.name] = [r for r in readings if r.statement is not statement or r.group is not group]
+                    self.readings[arg.name] = [
+                        r for r in readings if r.statement is not statement or r.group is not group
+                    ]
         self.groups = [group for group in self.groups if group.statements]
         present = {s.target for group in self.groups for s in group.statements}
         self.defined = {name: found for name, found in self.defined.items() if name in present}

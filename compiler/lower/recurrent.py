@@ -72,7 +72,9 @@ class Maker:
         }
         self.params = {p.name: Tensor(p.name, "head", p.axes, compute=False) for p in program.params}
         self.reserved = {f"{prefix}_{identifier(name)}" for name in layout.sizes for prefix in "iom"}
-        self.reserved |= {f"d_{s.name}" for s in program.states} | {f"{w}_{name}" for name in self.params for w in ("sum", "total")}
+        self.reserved |= {f"d_{s.name}" for s in program.states} | {
+            f"{w}_{name}" for name in self.params for w in ("sum", "total")
+        }
         self.state: dict[str, str] = {}
         for state in program.states:
             self.state[state.name] = self.variable(state.name)

@@ -50,9 +50,7 @@ def layout(program: Program, sizes: Mapping[str, int], tiles: Mapping[str, int] 
         blocks[name] = block
     tiled = tuple(name for name in order if name in blocks and blocks[name] < extents[name])
     weights = sum(_elements(param.axes, blocks) for param in program.params if len(param.axes) >= 2)
-    return Layout(
-        extents, blocks, tiled, rows, order, warps=_warps(max(_largest(program, blocks, rows), weights // 4))
-    )
+    return Layout(extents, blocks, tiled, rows, order, warps=_warps(max(_largest(program, blocks, rows), weights // 4)))
 
 
 def _check_tile(program: Program, sizes: Mapping[str, int], name: str, block: int) -> None:

@@ -46,7 +46,10 @@ def build(
     user = DTYPES[options.dtype].removeprefix("simd::")
     real = "double" if options.dtype == "float64" else "float"
     path = library.build(
-        program.name, compiled.generated.files, main=compiled.generated.main, extra_flags=(f"-DREAL={real}", f"-DUSER={user}")
+        program.name,
+        compiled.generated.files,
+        main=compiled.generated.main,
+        extra_flags=(f"-DREAL={real}", f"-DUSER={user}"),
     )
     assert isinstance(compiled.lowered, Native)
     kernels = NativeKernels(compiled.split.core, compiled.lowered, library.load(path), getattr(torch, options.dtype))
@@ -79,7 +82,6 @@ def variants(program: Program) -> dict[str, Callable[..., tuple[tuple[Tensor, ..
     """
     tiles = tuple((name, 2) for name in independent_axes(split(program).core))
     return {"pieces": partial(run, options=Options(checkpoint=2, tiles=tiles))}
-
 
 
 def kernel_options(options: Options, given: Mapping[str, Tensor]) -> KernelOptions:

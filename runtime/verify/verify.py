@@ -61,12 +61,14 @@ def verify(
     First the exact SymPy trajectory with the float64 reference, at sizes of 2 or the least that the
     spec allows; then the reference with each of ``backends`` (default: all that accept the spec) at
     ``sizes`` (default: small, different, no powers of two), for each of ``dtypes`` (default: float32,
-    and bfloat16 on a GPU). Kernels are never compared with kernels. ``device`` is where the backends
+    bfloat16, and float64 on a CPU). Kernels are never compared with kernels. ``device`` is where the backends
     run: a GPU if there is one. Takes seconds.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtypes is None:
-        dtypes = (torch.float32, torch.bfloat16) if place.type == "cuda" else (torch.float32,)
+        dtypes = (
+            (torch.float32, torch.bfloat16) if place.type == "cuda" else (torch.float32, torch.float64, torch.bfloat16)
+        )
     rows: list[Row] = []
     notes: list[str] = []
     if exact:
