@@ -14,8 +14,8 @@ class Options:
 
     ``consts`` overrides consts of the spec by name, ``precision`` is the form of float32 matrix products
     in kernels (default: ``ieee`` for float32 inputs, ``tf32`` for 16-bit ones), ``checkpoint`` the number of
-    steps between saved states (default: 16 on a GPU, more where states are small), ``tiles`` the block of an independent axis by name. ValueError for
-    anything else.
+    steps between saved states (default: 16 on a GPU, on a CPU more where states are small), ``tiles`` the
+    block of an independent axis by name. ValueError for anything else.
     """
 
     consts: tuple[tuple[str, float], ...] = ()

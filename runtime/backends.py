@@ -112,13 +112,14 @@ def _cpu_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
 
 def _warn_without_compiler(task: Task, refused: list[tuple[str, str]]) -> None:
     """Say once that native kernels would run this, if only there were a compiler."""
+    if task.device.type != "cpu" or all(name != "cpu" for name, _ in refused):
+        return
     from .store.toolchain import NoCompiler, toolchain, warn_no_compiler
 
-    if task.device.type == "cpu" and any(name == "cpu" for name, _ in refused):
-        try:
-            toolchain()
-        except NoCompiler as error:
-            warn_no_compiler(error)
+    try:
+        toolchain()
+    except NoCompiler as error:
+        warn_no_compiler(error)
 
 
 def _no_variants(program: Program) -> Mapping[str, Callable[..., Result]]:

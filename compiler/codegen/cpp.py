@@ -70,7 +70,7 @@ class _Kernel:
             if outer in self.nests:
                 views = {**self.nests[outer].views, **views}
         kept = self.kept | {value: self.kept[home] for value, home in nests.homes.items()}
-        homes = nests.homes | {t: f"kept_{t}" for t in self._segment_names()}
+        homes = {**nests.homes, **{t: f"kept_{t}" for t in self._segment_names()}}
         return Memory(self.layout, kept, homes, views, self.panels)
 
     def _panels(self) -> frozenset[str]:

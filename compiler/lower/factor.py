@@ -109,7 +109,7 @@ class _Writer:
         return self._values[position]
 
     def weight(self, position: int) -> int:
-        """The rewritten gradient of a param: a product of two values to the end, so that it can be formed of many steps."""
+        """The rewritten gradient of a param: a product of two values to the end, to be formed of many steps."""
         self._is_weight = True
         value = self.value(position)
         self._is_weight = False

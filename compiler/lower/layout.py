@@ -37,7 +37,8 @@ class Layout:
     shared out over programs block by block. ``rows`` is the number of sequences per program (1: no
     such side). ``order`` ranks axis names: sides of a tile stand in this order, so that a
     transposition is a matter of names and moves nothing. Where ``lanes``, the last side lies in the
-    lanes of vectors; then further copies of an axis, which products sum over, stand before the first.
+    lanes of vectors; then further copies of an axis, which products sum over, stand before the first. ``in_place`` is
+    for a single step: weights are read once, in the order in which they lie in memory.
     """
 
     sizes: Mapping[str, int]
@@ -47,6 +48,7 @@ class Layout:
     order: Mapping[str, int] = field(repr=False)
     warps: int = 4
     lanes: bool = False
+    in_place: bool = False
 
     def sort(self, labels: Iterable[Label]) -> tuple[Label, ...]:
         """Labels in the order in which sides of a tile stand."""

@@ -21,10 +21,15 @@ from .recurrent import DeferredProduct, Maker, coordinates
 
 @dataclass(frozen=True)
 class Native:
-    """The kernels of one recurrence at one layout. ``infer`` is forward without checkpoints."""
+    """The kernels of one recurrence at one layout.
+
+    ``infer`` is forward without checkpoints, ``step`` the same for a single step, without preparations that
+    only many steps repay.
+    """
 
     layout: Layout
     chunk: int
+    step: Kernel
     infer: Kernel
     forward: Kernel
     backward: Kernel
@@ -32,7 +37,7 @@ class Native:
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """All of them, in order of use."""
-        return (self.infer, self.forward, self.backward)
+        return (self.step, self.infer, self.forward, self.backward)
 
 
 def lower_native(program: Program, plan: Plan, layout: Layout, chunk: int) -> Native:
@@ -41,7 +46,9 @@ def lower_native(program: Program, plan: Plan, layout: Layout, chunk: int) -> Na
     infer, forward, replay = maker.forward(train=False), maker.forward(train=True), maker.trajectory()
     maker.reserved |= {s.target for statements in replay.sections.values() for s in statements}  # one scope for both
     adjoint, products = maker.adjoint()
-    return Native(layout, chunk, infer, forward, _backward(maker, replay, adjoint, products))
+    single = Maker(program, plan, replace(layout, in_place=True), precision=None, chunk=chunk, strided=True)
+    step = replace(single.forward(train=False), name=f"{program.name}_step")
+    return Native(layout, chunk, step, infer, forward, _backward(maker, replay, adjoint, products))
 
 
 def _backward(maker: Maker, replay: Kernel, adjoint: Kernel, products: Iterable[DeferredProduct]) -> Kernel:

@@ -59,9 +59,9 @@ def space(statement: Statement, layout: Layout) -> tuple[Label, ...]:
     """The sides that a statement ranges over, in standard order."""
     match statement.op:
         case "product_sum":
-            labels: Iterable[Label] = statement.attrs[1]
+            return tuple(statement.attrs[1])
         case "sum" | "amax":
-            labels = statement.args[0].labels
+            labels: Iterable[Label] = statement.args[0].labels
         case "store":
             labels = stored_labels(statement, layout)
         case _:
@@ -294,15 +294,21 @@ class _Maker:
 def is_view(statement: Statement, layout: Layout) -> bool:
     """Whether a load needs no copy: the last side of what it loads is the last of its place in memory.
 
-    Large weights are copied all the same, so that they lie in the order in which they are read.
+    Large weights are copied all the same, so that they lie in the order in which they are read, unless they
+    are used but once.
     """
     tensor, coordinates = statement.attrs
     if tensor.place == "segment":
         return True
     sides = [c.label for c in coordinates if c.label is not None]
-    if tensor.place == "head" and len(sides) == 2 and math.prod(map(layout.block, sides)) > LARGE:
+    if (
+        not layout.in_place
+        and tensor.place == "head"
+        and len(sides) == 2
+        and math.prod(map(layout.block, sides)) > LARGE
+    ):
         return False
-    return not sides or statement.labels[-1] == sides[-1] and coordinates[-1].label is not None
+    return not sides or (statement.labels[-1] == sides[-1] and coordinates[-1].label is not None)
 
 
 def storage(tensor: Tensor, layout: Layout) -> tuple[Label, ...]:

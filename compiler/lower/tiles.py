@@ -135,6 +135,14 @@ class TileWriter:
     def _sorted(self, view: View) -> tuple[Label, ...]:
         return self.layout.sort(self._sides(view))
 
+    def _stays(self, view: View) -> bool:
+        """Whether a matrix of weights is read in the order in which it lies in memory."""
+        return self.layout.in_place and view.tensor.place == "head" and len(self._in_memory(view)) == 2
+
+    @staticmethod
+    def _in_memory(view: View) -> tuple[Label, ...]:
+        return tuple(c.label for c in view.coordinates if c.label is not None)
+
     def _sides(self, view: View) -> list[Label]:
         sides = [c.label for c in view.coordinates if c.label is not None]
         return sides + ([ROWS] if self.layout.rows > 1 and view.tensor.place != "head" else [])
@@ -156,7 +164,7 @@ class TileWriter:
         found = self._values[value]
         if isinstance(found, View):
             view = self._rename_view(found, names)
-            return self._load(view, order or self._sorted(view))
+            return self._load(view, order or (self._in_memory(view) if self._stays(view) else self._sorted(view)))
         labels = tuple(names.get(label, label) for label in found.labels)
         clean = frozenset(names.get(label, label) for label in found.clean)
         ref = replace(found, labels=labels, clean=clean)
@@ -281,7 +289,7 @@ class TileWriter:
         if self._is_dot(refs[0], refs[1], summed):
             return self._dot(instr, sides, refs, summed[0])
         args = tuple(self._renamed(value, side) for value, side in zip(instr.args, sides, strict=True))
-        labels = self.layout.sort(label for arg in args for label in arg.labels)
+        labels = self._space(instr, args)
         present = tuple(label for label in summed if label in labels)
         absent = [self.layout.sizes[label.name] for label in summed if label not in labels]
         if present:
@@ -292,6 +300,15 @@ class TileWriter:
         for size in absent:
             result = self._scaled(result, size)
         return result
+
+    def _space(self, instr: Instr, args: tuple[Ref, ...]) -> tuple[Label, ...]:
+        """All sides of a product in order: the last is that along which weights lie in memory, if they stay there."""
+        labels = self.layout.sort(label for arg in args for label in arg.labels)
+        for value, arg in zip(instr.args, args, strict=True):
+            found = self._values[value]
+            if isinstance(found, View) and self._stays(found):
+                labels = (*(label for label in labels if label != arg.labels[-1]), arg.labels[-1])
+        return labels
 
     def _scaled(self, ref: Ref, size: int) -> Ref:
         """The sum of a value along a side that it does not vary along."""

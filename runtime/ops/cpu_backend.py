@@ -20,7 +20,7 @@ from . import generated
 from .generated import Build
 from .native import NativeKernels
 
-DTYPES = {"float32": "float", "float64": "double", "bfloat16": "simd::bfloat16", "float16": "simd::float16"}
+DTYPES = {"float32": "float", "float64": "double", "bfloat16": "bfloat16", "float16": "float16"}
 """The element types that kernels take, with their names in C++."""
 
 
@@ -43,13 +43,12 @@ def build(
 ) -> Build:
     """The kernels of a recurrence as a shared library of the store, and what runs them."""
     compiled = compile_kernels(program, sizes, options, strategy, "cpu")
-    user = DTYPES[options.dtype].removeprefix("simd::")
     real = "double" if options.dtype == "float64" else "float"
     path = library.build(
         program.name,
         compiled.generated.files,
         main=compiled.generated.main,
-        extra_flags=(f"-DREAL={real}", f"-DUSER={user}"),
+        extra_flags=(f"-DREAL={real}", f"-DUSER={DTYPES[options.dtype]}"),
     )
     assert isinstance(compiled.lowered, Native)
     kernels = NativeKernels(compiled.split.core, compiled.lowered, library.load(path), getattr(torch, options.dtype))

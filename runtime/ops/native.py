@@ -62,7 +62,7 @@ class NativeKernels:
         results = tuple(map(in_large_pages, self.forward_shapes(tensors, steps, train)))
         arguments = self._arguments(tensors)
         arguments |= dict(zip((t.name for t in self._written(train)), results, strict=True))
-        kernel = self.lowered.forward if train else self.lowered.infer
+        kernel = self.lowered.forward if train else self.lowered.step if steps == 1 else self.lowered.infer
         self._launch(kernel, arguments, self._extent(tensors, steps, reverse))
         return results
 
@@ -96,11 +96,12 @@ class NativeKernels:
                 arguments[tensor.name] = in_large_pages(self._room(tensor, extent, tensors[-1]))
         self._launch(kernel, arguments, extent)
         found: dict[str, Tensor] = {}
-        for leaf in (*core.inputs, *core.params, *core.states):
-            name = f"d_{leaf.name}_start" if leaf in core.states else f"d_{leaf.name}"
+        names = {leaf.name: f"d_{leaf.name}" for leaf in core.leaves()}
+        names |= {state.name: f"d_{state.name}_start" for state in core.states}
+        for leaf, name in names.items():
             if name in by_name:
                 value = over_copies(arguments[name], by_name[name])
-                found[leaf.name] = value.sum(0) if by_name[name].place == "partial" else value
+                found[leaf] = value.sum(0) if by_name[name].place == "partial" else value
         return gradients(core, tensors, found)
 
     def backward_shapes(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -18,7 +18,9 @@ from ...compiler.ir.program import Program
 class Executor(Protocol):
     """Runs the kernels of one recurrence. Tensors are inputs, params and start states of the ``core`` program."""
 
-    core: Program
+    @property
+    def core(self) -> Program:
+        """The part of the recurrence that the kernels walk."""
 
     @property
     def kept(self) -> int:
