@@ -25,6 +25,7 @@ from references.lines import CPU, LINES, Line, Work, work_of
 
 from recurra.cli.specs import progress
 from recurra.runtime.bench.ceilings import measure_ceilings
+from recurra.runtime.bench.machine import busy, load
 from recurra.runtime.bench.plot import plot
 from recurra.runtime.bench.record import document, write
 from recurra.runtime.bench.results import Benchmark, rows_of
@@ -144,7 +145,7 @@ def markdown(data: dict[str, Any], benchmarks: Sequence[Benchmark], found: Seque
         "in `benchmarks/references`, all samples in `cpu.json`.",
         "",
         f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, {machine['memory_gib']} GiB, "
-        f"load {machine['load']}; {used}; {versions['compiler']}; {data['date']}, commit {data['commit']}.",
+        f"load {data['load_before']} before; {used}; {versions['compiler']}; {data['date']}, commit {data['commit']}.",
         "",
         "| work | against | direction | fastest of these | ratio | of minima | target | |",
         "|---|---|---|---|--:|--:|--:|---|",
@@ -198,6 +199,9 @@ def times(benchmark: Benchmark) -> list[str]:
 
 
 def main(options: argparse.Namespace) -> None:
+    before = load()
+    if busy(before):
+        print(busy(before), file=sys.stderr)
     lines = [line for line in LINES if not options.only or line.name in options.only]
     repeats = options.repeats or (3 if options.quick else 15)
     compiling = not options.quick
@@ -209,7 +213,7 @@ def main(options: argparse.Namespace) -> None:
             benchmark, verdict = measure(line, repeats, options.backend, compiling, advance)
             benchmarks.append(benchmark)
             found += verdict
-    data = document(benchmarks, CPU)
+    data = document(benchmarks, CPU, before)
     data["verdicts"] = [{**asdict(v), "met": v.met} for v in found]
     if "m2rnn" in {line.name for line in lines}:
         data["memory"] = peak_memory(options.backend)

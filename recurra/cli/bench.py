@@ -71,7 +71,7 @@ def bench(
         specs.print_json({**data, "errors": problems.as_data()})
     else:
         problems.show()
-        _print(measured)
+        _print(measured, data)
     problems.finish()
     if any(benchmark.failed for benchmark in measured):
         raise typer.Exit(1)
@@ -131,9 +131,11 @@ def _measured(
     import torch
 
     from ..runtime.bench import bench, shape_of
+    from ..runtime.bench.machine import load
     from ..runtime.bench.record import document
     from ..runtime.errors import BackendError
 
+    before = load()
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     options = {"against": opponents, "backend": backend, "dtype": getattr(torch, dtype), "repeats": repeats}
     measured = []
@@ -146,22 +148,28 @@ def _measured(
                     measured.append(bench(recurrence, shape, device=place, before=advance, **options))
                 except BackendError as error:
                     raise ValueError(str(error)) from error
-    return document(measured, place), measured
+    return document(measured, place, before), measured
 
 
-def _print(measured: Sequence[Benchmark]) -> None:
+def _print(measured: Sequence[Benchmark], data: Mapping[str, Any]) -> None:
     """One table, then what to know about it."""
     from rich.console import Console
 
     from ..runtime.bench import table
+    from ..runtime.bench.machine import busy
 
     if not measured:
         return
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table(measured))
     for benchmark in measured:
-        console.print(f"{benchmark.spec}: {benchmark.setting()}; here {benchmark.ceilings}", highlight=False, markup=False)
+        console.print(
+            f"{benchmark.spec}: {benchmark.setting()}; here {benchmark.ceilings}", highlight=False, markup=False
+        )
         for note in benchmark.notes:
             console.print(f"  {note}", highlight=False, markup=False)
         for name, reason in benchmark.failed.items():
             console.print(f"  {name} could not be measured: {reason}", highlight=False, markup=False)
+    warning = busy(data["load_before"])
+    if warning:
+        console.print(warning, highlight=False, markup=False)

@@ -14,32 +14,45 @@ from typing import Any
 import torch
 
 
-def circumstances(device: torch.device) -> dict[str, Any]:
-    """Date, machine, versions and commit, as plain data for JSON."""
+def circumstances(device: torch.device, load: float | None) -> dict[str, Any]:
+    """Date, machine, versions, commit, and the load before anything ran, as plain data for JSON."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
+        "load_before": load,
         "machine": machine(device),
         "versions": versions(),
     }
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The processor, its cores and the threads that torch uses, memory in GiB, the device if it is another.
-
-    ``load`` is how many processes wanted to run in the last minute: times taken on a busy machine say little.
-    """
+    """The processor, its cores and the threads that torch uses, memory in GiB, the device if it is another."""
     found = {
         "cpu": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": _memory(),
-        "load": _load(),
         "system": f"{platform.system()} {platform.machine()}",
     }
     if device.type == "cuda":
         found["device"] = torch.cuda.get_device_name(device)
     return found
+
+
+def load() -> float | None:
+    """How many processes wanted to run in the last minute; times taken on a busy machine say little."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (OSError, AttributeError):  # not a POSIX system
+        return None
+
+
+def busy(load: float | None) -> str:
+    """A warning if half of the cores or more had work before anything was measured, or nothing."""
+    cores = os.cpu_count() or 1
+    if load is None or load < cores / 2:
+        return ""
+    return f"other work ran on this machine (load {load:g} on {cores} cores), which disturbs times"
 
 
 def versions() -> dict[str, str | None]:
@@ -77,13 +90,6 @@ def _memory() -> float | None:
     try:
         return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     except (ValueError, OSError, AttributeError):  # not a POSIX system
-        return None
-
-
-def _load() -> float | None:
-    try:
-        return round(os.getloadavg()[0], 2)
-    except (OSError, AttributeError):  # not a POSIX system
         return None
 
 

@@ -13,10 +13,10 @@ from .machine import circumstances
 from .results import Benchmark
 
 
-def document(benchmarks: Sequence[Benchmark], device: torch.device | str) -> dict[str, Any]:
-    """Date, machine, versions, commit and every benchmark with all samples, as plain data for JSON."""
+def document(benchmarks: Sequence[Benchmark], device: torch.device | str, load: float | None = None) -> dict[str, Any]:
+    """Date, machine, versions, commit, the load before, and every benchmark with all samples: plain data for JSON."""
     return {
-        **circumstances(torch.device(device)),
+        **circumstances(torch.device(device), load),
         "benchmarks": [benchmark.as_data() for benchmark in benchmarks],
     }
 

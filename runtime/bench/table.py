@@ -7,21 +7,23 @@ from typing import Any
 
 from .results import Benchmark, Row
 
+CAPTION = "/ bytes, / ops: the median over the least time that bytes and operations need here"
+
 
 def table(benchmarks: Sequence[Benchmark]) -> Any:
     """All benchmarks as one table of rich: a section for each spec and direction, the subject first."""
     from rich.table import Table
 
-    result = Table("spec", "direction", "what", title_justify="left")
-    for heading in ("median", "minimum", "ratio", "/ bytes floor", "/ operations floor"):
+    result = Table("", caption=CAPTION, caption_justify="left")
+    for heading in ("median", "minimum", "ratio", "/ bytes", "/ ops"):
         result.add_column(heading, justify="right")
     for benchmark in benchmarks:
         for direction in benchmark.floors:
-            rows = [row for row in benchmark.rows if row.direction == direction]
-            for i, row in enumerate(rows):
-                names = (benchmark.spec, direction) if i == 0 else ("", "")
-                style = "bold" if row.name == benchmark.subject else None
-                result.add_row(*names, row.name, *numbers(row), style=style)
+            result.add_row(f"[bold]{benchmark.spec}, {direction}[/bold]")
+            for row in benchmark.rows:
+                if row.direction == direction:
+                    style = "bold" if row.name == benchmark.subject else None
+                    result.add_row(f"  {row.name}", *numbers(row), style=style)
             result.add_section()
     return result
 

@@ -15,6 +15,7 @@ from recurra.runtime.backends import BACKENDS
 from recurra.runtime.bench import Ceilings, bench, measure_ceilings, shape_of
 from recurra.runtime.bench.contenders import backend_names, check_against
 from recurra.runtime.bench.floors import Floor
+from recurra.runtime.bench.machine import busy
 from recurra.runtime.bench.record import document, write
 from recurra.runtime.bench.results import Benchmark, rows_of
 from recurra.runtime.bench.side_by_side import DIRECTIONS, ratios
@@ -162,12 +163,12 @@ def test_times_have_three_digits(seconds, shown):
 
 
 def test_what_is_written(tmp_path):
-    data = document([measured("eager")], "cpu")
+    data = document([measured("eager")], "cpu", 0.25)
     path = tmp_path / "new" / "folder" / "x.json"
     write(path, data)
     assert json.loads(path.read_text()) == data
-    assert {"date", "commit", "machine", "versions", "benchmarks"} == set(data)
-    assert set(data["machine"]) == {"cpu", "cores", "threads", "memory_gib", "load", "system"}
+    assert {"date", "commit", "load_before", "machine", "versions", "benchmarks"} == set(data)
+    assert set(data["machine"]) == {"cpu", "cores", "threads", "memory_gib", "system"}
     assert data["machine"]["threads"] == torch.get_num_threads()
     assert {"python", "compiler", "recurra", "torch", "triton"} == set(data["versions"])
     assert data["versions"]["torch"] == torch.__version__
@@ -176,6 +177,12 @@ def test_what_is_written(tmp_path):
     assert found["floors"]["forward"] == {"bytes": 4 * 3 * (3 * 24 + 4), "operations": 14 * 3 * 24}
     assert len(found["rows"][0]["samples"]) == 3
     assert platform.node() not in path.read_text()
+
+
+def test_a_busy_machine_is_told(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert busy(None) == busy(1.9) == ""
+    assert busy(2.0) == "other work ran on this machine (load 2 on 4 cores), which disturbs times"
 
 
 def test_ceilings_are_measured():

@@ -109,9 +109,10 @@ def test_the_fastest_of_a_kind_counts(cpu):
         ("forward + backward", "two passes, chunk 32", 4.25, 4.0, 3, True),
     ]
     circumstances = {
-        "machine": {"cpu": "C", "cores": 2, "threads": 2, "memory_gib": 4.0, "load": 0.1},
+        "machine": {"cpu": "C", "cores": 2, "threads": 2, "memory_gib": 4.0},
         "versions": {"python": "3.11", "compiler": "g++ 12", "triton": None},
         "date": "today",
+        "load_before": 0.1,
         "commit": "abc",
         "memory": {"peak": 130 * 2**20, "needed": 100 * 2**20, "ratio": 1.3, "target": 1.2},
     }
