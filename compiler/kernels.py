@@ -72,14 +72,15 @@ def compile_kernels(
         parts = replace(parts, core=factor_program(parts.core, sizes))
     step = adjoint_step(parts.core)
     make = _for_triton if backend == "triton" else _for_cpu
-    verdicts, lowered = make(parts.core, step, sizes, options, strategy)
+    verdicts, lowered = make(parts, step, sizes, options, strategy)
     module = triton_module if backend == "triton" else cpp_module
     return Compiled(parts, step, verdicts, lowered, module(program, lowered.kernels))
 
 
 def _for_triton(
-    core: Program, step: AdjointStep, sizes: Mapping[str, int], options: KernelOptions, strategy: str
+    parts: Split, step: AdjointStep, sizes: Mapping[str, int], options: KernelOptions, strategy: str
 ) -> tuple[tuple[Verdict, ...], Recurrent | Stepwise]:
+    core = parts.core
     layout = recurrent.layout(core, sizes, dict(options.tiles))
     verdicts = (recurrent.verdict(core, layout), stepwise.verdict(core))
     if choose(verdicts, strategy) == STEPWISE:
@@ -93,11 +94,13 @@ def _for_triton(
 
 
 def _for_cpu(
-    core: Program, step: AdjointStep, sizes: Mapping[str, int], options: KernelOptions, strategy: str
+    parts: Split, step: AdjointStep, sizes: Mapping[str, int], options: KernelOptions, strategy: str
 ) -> tuple[tuple[Verdict, ...], Native]:
+    core = parts.core
     layout = recurrent_cpu.layout(core, sizes, dict(options.tiles))
     verdicts = (recurrent_cpu.verdict(core, layout), recurrent_cpu.stepwise_verdict())
     choose(verdicts, strategy)
     chunk = options.chunk or recurrent_cpu.chunk(core, layout)
     adjoint = plan(factor_adjoint(step, sizes), keep_dear=True)
-    return verdicts, lower_native(core, adjoint, layout, chunk)
+    wide = {name for name, _ in (*parts.before, *parts.taps)}  # computed beside the kernels: not to be rounded
+    return verdicts, lower_native(core, adjoint, layout, chunk, wide)

@@ -7,7 +7,7 @@ trajectory goes to memory. Weight gradients that are products over steps are for
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 
 from ..autodiff.plan import Plan
@@ -40,13 +40,16 @@ class Native:
         return (self.step, self.infer, self.forward, self.backward)
 
 
-def lower_native(program: Program, plan: Plan, layout: Layout, chunk: int) -> Native:
-    """All kernels of a recurrence; ``chunk`` is the number of steps between checkpoints."""
-    maker = Maker(program, plan, layout, precision=None, chunk=chunk, strided=True)
+def lower_native(program: Program, plan: Plan, layout: Layout, chunk: int, wide: Container[str]) -> Native:
+    """All kernels of a recurrence; ``chunk`` is the number of steps between checkpoints.
+
+    ``wide`` are inputs and outputs of the compute type.
+    """
+    maker = Maker(program, plan, layout, None, chunk, strided=True, wide=wide)
     infer, forward, replay = maker.forward(train=False), maker.forward(train=True), maker.trajectory()
     maker.reserved |= {s.target for statements in replay.sections.values() for s in statements}  # one scope for both
     adjoint, products = maker.adjoint()
-    single = Maker(program, plan, replace(layout, in_place=True), precision=None, chunk=chunk, strided=True)
+    single = Maker(program, plan, replace(layout, in_place=True), None, chunk, strided=True, wide=wide)
     step = replace(single.forward(train=False), name=f"{program.name}_step")
     return Native(layout, chunk, step, infer, forward, _backward(maker, replay, adjoint, products))
 

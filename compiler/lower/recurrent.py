@@ -8,7 +8,7 @@ No kernel reads what it has written itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..autodiff.plan import Plan
@@ -59,15 +59,25 @@ def lower_recurrent(
 
 
 class Maker:
-    """Makes kernels of one recurrence; names that one of them takes are free in the next, unless ``reserved``."""
+    """Makes kernels of one recurrence; names that one of them takes are free in the next, unless ``reserved``.
+
+    Inputs and outputs named in ``wide`` are of the compute type, others of the caller's.
+    """
 
     def __init__(
-        self, program: Program, plan: Plan, layout: Layout, precision: str | None, chunk: int, strided: bool
+        self,
+        program: Program,
+        plan: Plan,
+        layout: Layout,
+        precision: str | None,
+        chunk: int,
+        strided: bool,
+        wide: Container[str] = (),
     ) -> None:
         self.program, self.plan, self.layout = program, plan, layout
-        self.precision, self.chunk = precision, chunk
+        self.precision, self.chunk, self.wide = precision, chunk, wide
         self.inputs = {
-            i.name: Tensor(i.name, "step", i.axes, f"heads_{i.name}", strided=strided, compute=False)
+            i.name: Tensor(i.name, "step", i.axes, f"heads_{i.name}", strided=strided, compute=i.name in wide)
             for i in program.inputs
         }
         self.params = {p.name: Tensor(p.name, "head", p.axes, compute=False) for p in program.params}
@@ -140,7 +150,7 @@ class Maker:
         starts = {s.name: Tensor(f"{s.name}_start", "sequence", s.axes) for s in program.states}
         ends = {s.name: self.once(f"{s.name}_end", "sequence", s.axes) for s in program.states}
         checkpoints = {s.name: self.once(f"{s.name}_checkpoint", "checkpoint", s.axes) for s in program.states}
-        outputs = {o.name: self.once(o.name, "step", o.axes, compute=False) for o in program.outputs}
+        outputs = {o.name: self.once(o.name, "step", o.axes, compute=o.name in self.wide) for o in program.outputs}
         sources = self.carried()
         writer = self.writer(program.body, dict(sources))
         writer.lower(live(program.body, program.roots()))
@@ -232,7 +242,8 @@ class Maker:
                 sources["state", state.name] = written[state.name]
             sources["cotangent", f"{state.name}'"] = Ref(f"d_{state.name}", self.full(state.axes))
         for output in program.outputs:
-            sources["cotangent", output.name] = self.once(f"d_{output.name}", "step", output.axes, compute=False)
+            wide = output.name in self.wide
+            sources["cotangent", output.name] = self.once(f"d_{output.name}", "step", output.axes, compute=wide)
         return self.writer(self.plan.body, sources)
 
     def input_gradients(self, writer: TileWriter) -> tuple[list[Statement], list[Tensor]]:
@@ -240,7 +251,7 @@ class Maker:
         tensors, stores = [], []
         for name, value in self.plan.inputs:
             if value is not None:
-                tensor = self.each(f"d_{name}", "step", axes[name], compute=False)
+                tensor = self.each(f"d_{name}", "step", axes[name], compute=name in self.wide)
                 tensors.append(tensor)
                 stores.append(_store(tensor, writer.ref(value)))
         return stores, tensors

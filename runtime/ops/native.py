@@ -125,8 +125,10 @@ class NativeKernels:
     def _arguments(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         core = self.core
         arguments = named(core, tensors)
+        wide = {t.name for t in self.lowered.infer.tensors if t.place == "step" and t.compute}
         for leaf in core.inputs:
-            arguments[leaf.name] = _packed(arguments[leaf.name].to(self.dtype))
+            dtype = self.real if leaf.name in wide else self.dtype
+            arguments[leaf.name] = _packed(arguments[leaf.name].to(dtype))
         for param in core.params:
             arguments[param.name] = arguments[param.name].to(self.real)
         for state in core.states:

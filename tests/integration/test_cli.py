@@ -248,7 +248,7 @@ def test_explain_a_code() -> None:
 def test_explain_a_recurrence() -> None:
     text = call("explain", "good.rec", "--size", "K=32", "--device", "cpu").stdout
     assert text.startswith("fading\n") and "K=32, V=64" in text
-    assert "recurrent, taken: " in text and "backend      reference on cpu" in text
+    assert "recurrent, taken: " in text and "backend      cpu on cpu" in text
     found = data("explain", "good.rec", "--size", "K=32")
     assert found["sizes"] == {"K": 32, "V": 64} and found["strategies"]["taken"] == "recurrent"
     assert call("explain", "five.rec", code=1).stdout.count("error[E") == 5
@@ -258,7 +258,7 @@ def test_explain_a_recurrence() -> None:
 
 def test_doctor_says_what_auto_picks(here: Path) -> None:
     text = call("doctor").stdout
-    assert "cpu" in text and "auto picks reference" in text and str(here / "cache") in text
+    assert "cpu" in text and "auto picks cpu" in text and str(here / "cache") in text
     found = data("doctor")
     assert found["problems"] == [] and found["cache"]["writable"] and found["versions"]["torch"]
 

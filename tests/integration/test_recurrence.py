@@ -270,7 +270,7 @@ def test_explains_itself(rec: Recurrence) -> None:
     explanation = rec.explain("cpu", K=32)
     text = str(explanation)
     assert text.startswith("demo\n  A decaying memory.")
-    assert "K=32, V=64" in text and "backend      reference on cpu" in text
+    assert "K=32, V=64" in text and "backend      cpu on cpu" in text
     assert explanation.data["backend"]["refused"].keys() == {"triton"}
     assert explanation._repr_html_().startswith("<pre>")
 
