@@ -1,0 +1,89 @@
+"""Runs kernels that are compiled with sanitizers; for a process of its own that has their runtime preloaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from unit.cpu.agreement import arguments, check
+from unit.kernels.against_reference import sizes_of, spec
+
+from recurra.compiler.analysis.independence import independent_axes
+from recurra.compiler.lower.split import split
+from recurra.compiler.options import Options
+from recurra.runtime.ops import cpu_backend
+
+FLAGS = (
+    "-O0",  # compiles four times as fast as -O1, and nothing wrong is optimised away
+    "-g1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize=null,pointer-overflow",  # such addresses lie in nobody's memory, which is seen at their use
+    "-fno-sanitize-recover=all",
+    "-fno-lifetime-dse",  # what stood in a room before its zones were made is still there
+)
+
+ZONE = """#include <new>
+#include <sanitizer/asan_interface.h>
+struct alignas(64) Zone {
+  char bytes[64];
+  Zone() { __asan_poison_memory_region(bytes, sizeof bytes); }
+};
+"""
+"""Memory that nobody may touch."""
+
+ARRAY = re.compile(r"^ *alignas\(64\) real (\w+)\[.*\];$", re.MULTILINE)
+CLEARED = "memset(static_cast<void*>(room), 0, size);"
+
+
+def with_zones(files: Mapping[str, str]) -> dict[str, str]:
+    """Generated files in which each of a kernel's own arrays is followed by a zone, as torch's tensors are."""
+    text, count = ARRAY.subn(r"\g<0>\n  Zone behind_\1;", files["kernels.cpp"])
+    assert count and CLEARED in files["parallel.hpp"]
+    made = files["parallel.hpp"].replace(CLEARED, f"{CLEARED} new (static_cast<void*>(room)) Room;")
+    return {**files, "kernels.cpp": ZONE + text, "parallel.hpp": made}
+
+
+def run_sanitized(path: Path, dtype: torch.dtype) -> None:
+    """All kernels of a recurrence at odd sizes, compared with the reference; two tiles along independent axes."""
+    program = spec(path.read_text(encoding="utf-8"), path.name)
+    free = independent_axes(split(program).core)
+    odd = sizes_of(program, 5, 17, 3)
+    sizes = sizes_of(program, **{name: 2 * size if name in free else size for name, size in odd.items()})
+    # a tile is the largest divisor up to a power of two: half of what is twice an odd number
+    options = Options(checkpoint=2, tiles=tuple((name, 1 << sizes[name].bit_length() - 1) for name in free))
+    check(program, sizes, arguments(program, sizes, batch=3, steps=5), dtype, options=options)
+    grouped = arguments(program, sizes, batch=3, steps=5, start=False, grouped=True)
+    check(program, sizes, grouped, dtype, options=options, reverse=True)
+    for steps in (0, 1, 5):
+        few = arguments(program, sizes, batch=3, steps=steps).to(dtype, ())
+        with torch.no_grad():
+            cpu_backend.run(program, sizes, few.inputs, few.params, few.initial, steps=steps, options=options)
+
+
+def main(specs: Sequence[tuple[str, str]], damage: tuple[str, str, str] | None) -> None:
+    """Run files of specs in dtypes and print each; ``damage`` replaces a text in a generated file."""
+    os.environ.pop("LD_PRELOAD", None)  # the compiler does without
+    build: Callable[..., Path] = cpu_backend.library.build
+
+    def sanitized(name: str, files: Mapping[str, str], *, main: str, extra_flags: Sequence[str]) -> Path:
+        changed = with_zones(files)
+        if damage is not None:
+            file, old, new = damage
+            assert old in changed[file]
+            changed[file] = changed[file].replace(old, new)
+        return build(name, changed, main=main, extra_flags=(*extra_flags, *FLAGS))
+
+    cpu_backend.library.build = sanitized
+    torch.set_num_threads(2)
+    for path, dtype in specs:
+        run_sanitized(Path(path), getattr(torch, dtype))
+        print(Path(path).stem, dtype, flush=True)
+
+
+if __name__ == "__main__":
+    main(*json.loads(sys.argv[1]))
