@@ -15,8 +15,8 @@ from ...compiler.ir.program import Program
 from ...compiler.lower import kernel_ir
 from ...compiler.lower.kernel_ir import Kernel
 from ...compiler.lower.native import Native
+from . import pool
 from .arguments import extents, gradient_shapes, gradients, named, over_copies
-from .pages import in_large_pages
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,19 @@ class NativeKernels:
 
     def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
         """Outputs, end states and, with ``train``, checkpoints."""
-        results = tuple(map(in_large_pages, self.forward_shapes(tensors, steps, train)))
+        extent = self._extent(tensors, steps, reverse)
+        results = tuple(pool.empty(*self._shape(t, extent)) for t in self._written(train))
         arguments = self._arguments(tensors)
         arguments |= dict(zip((t.name for t in self._written(train)), results, strict=True))
         kernel = self.lowered.forward if train else self.lowered.step if steps == 1 else self.lowered.infer
-        self._launch(kernel, arguments, self._extent(tensors, steps, reverse))
+        self._launch(kernel, arguments, extent)
         return results
 
     def forward_shapes(self, tensors: Sequence[Tensor], steps: int, train: bool) -> tuple[Tensor, ...]:
-        """Empty tensors for what ``forward`` returns; they also serve tracing."""
+        """Empty tensors like those that ``forward`` returns, for tracing."""
         extent = self._extent(tensors, steps, False)
-        return tuple(self._room(t, extent, tensors[-1]) for t in self._written(train))
+        shapes = (self._shape(t, extent) for t in self._written(train))
+        return tuple(tensors[-1].new_empty(shape, dtype=dtype) for shape, dtype in shapes)
 
     def backward(
         self,
@@ -93,7 +95,7 @@ class NativeKernels:
             arguments[f"d_{state.name}_end"] = _entering(by_name[f"d_{state.name}_end"], given, self.lowered)
         for tensor in by_name.values():
             if tensor.name not in arguments:
-                arguments[tensor.name] = in_large_pages(self._room(tensor, extent, tensors[-1]))
+                arguments[tensor.name] = pool.empty(*self._shape(tensor, extent))
         self._launch(kernel, arguments, extent)
         found: dict[str, Tensor] = {}
         names = {leaf.name: f"d_{leaf.name}" for leaf in core.leaves()}
@@ -143,8 +145,8 @@ class NativeKernels:
         names += [f"{s.name}_checkpoint" for s in self.core.states] if train else []
         return [by_name[name] for name in names]
 
-    def _room(self, tensor: kernel_ir.Tensor, extent: Extent, like: Tensor) -> Tensor:
-        """Memory for what a kernel writes."""
+    def _shape(self, tensor: kernel_ir.Tensor, extent: Extent) -> tuple[tuple[int, ...], torch.dtype]:
+        """Shape and dtype of what a kernel writes."""
         layout = self.lowered.layout
         outer = {
             "step": (extent.batch, extent.steps, extent.heads),
@@ -154,7 +156,7 @@ class NativeKernels:
         }[tensor.place]
         copies = tuple(layout.count(name) for name in tensor.copies)
         sizes = (layout.sizes[axis.name] for axis in tensor.axes)
-        return like.new_empty((*copies, *outer, *sizes), dtype=self.real if tensor.compute else self.dtype)
+        return (*copies, *outer, *sizes), self.real if tensor.compute else self.dtype
 
     def _launch(self, kernel: Kernel, arguments: Mapping[str, Tensor], extent: Extent) -> None:
         """Run one kernel; ``arguments`` stay bound for as long as it runs."""
