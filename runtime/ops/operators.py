@@ -87,11 +87,17 @@ class _Recurrence(torch.autograd.Function):
             ctx.mark_non_differentiable(*kept)
             ctx.save_for_backward(*tensors, *kept)
             ctx.name, ctx.results, ctx.steps, ctx.reverse = name, results, steps, reverse
+            ctx.set_materialize_grads(False)  # or what is kept gets cotangents too, of its own size
+            ctx.shapes = [(value.shape, value.dtype) for value in output[:results]]
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        packed = [cotangent.contiguous() for cotangent in cotangents[: ctx.results]]
-        values = (*ctx.saved_tensors, *packed)
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        packed = [
+            saved[0].new_zeros(shape, dtype=dtype) if cotangent is None else cotangent.contiguous()
+            for cotangent, (shape, dtype) in zip(cotangents, ctx.shapes, strict=False)
+        ]
+        values = (*saved, *packed)
         found = _operator(ctx.name, "backward")(*(value.detach() for value in values), ctx.steps, ctx.reverse)
         if torch.is_grad_enabled() and any(value.requires_grad for value in values):
             found = _Once.apply(len(found), *found, *values)
