@@ -9,6 +9,13 @@ struct FlushToZero {
 #endif
 };
 
+/// What was written past the caches is in memory when this returns.
+static inline void drain() {
+#if defined(__SSE2__)
+  __builtin_ia32_sfence();
+#endif
+}
+
 /// body(room, program) for each program; 1 if there is no memory for the rooms, else 0.
 template <class Room, class F> static int in_parallel(int64_t programs, int64_t threads, F&& body) {
   int failed = 0;
@@ -27,6 +34,7 @@ template <class Room, class F> static int in_parallel(int64_t programs, int64_t 
 #pragma omp for schedule(dynamic)
     for (int64_t program = 0; program < programs; program++)
       if (room != nullptr) body(*room, program);
+    drain();
     free(room);
   }
   return failed;

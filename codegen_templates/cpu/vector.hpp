@@ -138,6 +138,29 @@ template <int SIZE, class T> static inline INLINE void store(T* p, int i, vec x)
   give<W>(p + i, x);
 }
 
+/// Write a whole vector past the caches, to an address that is a multiple of its size.
+static inline INLINE void give_past(real* p, vec x) {
+#if defined(__AVX512F__) || defined(__AVX__)
+  constexpr bool wide = BYTES == 64, single = sizeof(real) == 4;
+#if defined(__AVX512F__)
+  if constexpr (wide && single) __builtin_ia32_movntps512(reinterpret_cast<float*>(p), (__attribute__((vector_size(64))) float)x);
+  if constexpr (wide && !single) __builtin_ia32_movntpd512(reinterpret_cast<double*>(p), (__attribute__((vector_size(64))) double)x);
+#else
+  if constexpr (single) __builtin_ia32_movntps256(reinterpret_cast<float*>(p), (__attribute__((vector_size(32))) float)x);
+  if constexpr (!single) __builtin_ia32_movntpd256(reinterpret_cast<double*>(p), (__attribute__((vector_size(32))) double)x);
+#endif
+#else
+  give<W>(p, x);
+#endif
+}
+
+/// `store`, past the caches if `past`: for results larger than the caches, whose lines would be read to be written.
+template <int SIZE, class T> static inline INLINE void store(T* p, int i, vec x, bool past) {
+  if constexpr (SIZE % W == 0 && sizeof(T) == sizeof(real))
+    if (past) return give_past(p + i, x);
+  store<SIZE>(p, i, x);
+}
+
 /// The same for entries that lie `stride` apart.
 template <int SIZE, class T> static inline INLINE vec gather(const T* p, int64_t stride, int i) {
   vec x = {};

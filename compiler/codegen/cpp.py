@@ -12,10 +12,10 @@ from .cpp_memory import Memory, Size, kept_size
 from .cpp_nest import print_nest
 from .lines import Line
 
-NUMBERS = ("batch", "steps", "heads", "first", "direction", "chunks", "share", "groups", "threads")
+NUMBERS = ("batch", "steps", "heads", "first", "direction", "chunks", "share", "groups", "threads", "past")
 """Whole numbers that every kernel takes: sequences, steps, heads, index of the first step in memory and +1
 or -1 from there, checkpoints per sequence, sequences per program, programs that the sequences are shared
-out over, threads. Strides of the inputs follow."""
+out over, threads, and whether results are written past the caches. Strides of the inputs follow."""
 
 STRIDES = ("heads", "sb", "st", "sh")
 """What follows for each strided tensor: its heads, and strides of sequences, steps and heads."""

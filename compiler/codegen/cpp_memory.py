@@ -55,7 +55,7 @@ class Place:
 
     ``own`` memory is the kernel's, with padded rows; a ``variable`` holds one number and is no pointer. A
     ``panel`` is a matrix that is only read by vectors: all rows of the first vector, then of the next; its
-    number is that of rows.
+    number is that of rows. ``streamed`` values may be written past the caches.
     ``condition`` is where it is to be read or written; elsewhere it reads as zero. ``bound`` is the size
     of a side of which only entries inside exist.
     """
@@ -66,6 +66,7 @@ class Place:
     extent: Mapping[Label, int] = field(repr=False)
     variable: bool = False
     panel: int = 0
+    streamed: bool = False
     condition: str = ""
     bound: tuple[Label, int] | None = None
 
@@ -135,7 +136,8 @@ class Place:
             return f"simd::scatter<{self.extent[lane]}>({rest}, {term.stride}, {index}, {value});"
         if self.own:
             return f"simd::put({rest} + {index}, {value});"
-        return f"simd::store<{self.extent[lane]}>({rest}, {index}, {value});"
+        past = ", past" if self.streamed else ""
+        return f"simd::store<{self.extent[lane]}>({rest}, {index}, {value}{past});"
 
 
 def _fixed(term: Term) -> str:
@@ -205,7 +207,8 @@ class Memory:
             terms.append(Term(coordinate.label, coordinate.start, Size(stride)))
             stride *= self.layout.sizes[axis.name]
         condition = " && ".join(f"tile_{identifier(name)} == 0" for name in tensor.first_tile)
-        return Place(f"p_{tensor.name}", tuple(terms), False, extent, condition=condition)
+        streamed = tensor.place == "step"
+        return Place(f"p_{tensor.name}", tuple(terms), False, extent, condition=condition, streamed=streamed)
 
     def read(self, statement: Statement, arg: Ref) -> Place:
         """Where a statement finds an operand."""

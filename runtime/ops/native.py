@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,14 +14,22 @@ from ...compiler.codegen.cpp import NUMBERS
 from ...compiler.ir.program import Program
 from ...compiler.lower import kernel_ir
 from ...compiler.lower.kernel_ir import Kernel
+from ...compiler.lower.layout import Layout
 from ...compiler.lower.native import Native
 from . import pool
 from .arguments import extents, gradient_shapes, gradients, named, over_copies
 
 
+STREAMED = 1 << 24
+"""Bytes of results per step from which on they are written past the caches."""
+
+ALIGNMENT = 64
+
+
 @dataclass(frozen=True)
 class Extent:
-    """The lengths of one call. ``share`` sequences go to each of ``groups`` programs per head and tile."""
+    """The lengths of one call. ``share`` sequences go to each of ``groups`` programs per head and tile;
+    results are written ``past`` the caches or not."""
 
     batch: int
     steps: int
@@ -31,6 +39,7 @@ class Extent:
     groups: int
     threads: int
     reverse: bool = False
+    past: int = 0
 
     def numbers(self) -> list[int]:
         """The whole numbers that every kernel takes, in order."""
@@ -161,7 +170,8 @@ class NativeKernels:
     def _launch(self, kernel: Kernel, arguments: Mapping[str, Tensor], extent: Extent) -> None:
         """Run one kernel; ``arguments`` stay bound for as long as it runs."""
         callers = [t for t in kernel.tensors if t.place != "segment"]
-        numbers = extent.numbers()
+        written = [arguments[t.name] for t in callers if t.place == "step" and not t.strided]
+        numbers = replace(extent, past=int(_past_the_caches(written, self.lowered.layout))).numbers()
         for tensor in callers:
             if tensor.strided:
                 value = arguments[tensor.name]
@@ -170,6 +180,15 @@ class NativeKernels:
         failed = getattr(self.library, kernel.name)(pointers, (ctypes.c_int64 * len(numbers))(*numbers))
         if failed:
             raise MemoryError(f"{self.core.name}: no memory for what the kernel {kernel.name} keeps per thread")
+
+
+def _past_the_caches(results: Sequence[Tensor], layout: Layout) -> bool:
+    """Whether results per step are too large for caches and lie so that only whole aligned vectors are written."""
+    if sum(value.numel() * value.element_size() for value in results) < STREAMED:
+        return False
+    rows = [value.shape[-1] * value.element_size() for value in results]
+    shares = [layout.blocks[name] * results[0].element_size() for name in layout.tiles]
+    return all(size % ALIGNMENT == 0 for size in (*rows, *shares, *(value.data_ptr() for value in results)))
 
 
 def _packed(value: Tensor) -> Tensor:

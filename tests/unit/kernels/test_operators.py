@@ -11,7 +11,7 @@ from torch import Tensor
 
 import recurra
 from recurra.compiler.options import KernelOptions
-from recurra.runtime.ops import triton_backend
+from recurra.runtime.ops import generated, triton_backend
 
 ZOO = Path(__file__).parents[3] / "examples" / "zoo"
 DELTA = recurra.load(ZOO / "delta_net.rec")
@@ -37,7 +37,7 @@ def gradients(function: Any, given: dict[str, Tensor]) -> list[Tensor]:
 
 def operators() -> dict[str, tuple[Any, list[Any]]]:
     """The three operators of the delta rule with arguments for each."""
-    kernels = triton_backend.kernels_for(DELTA.program, SIZES, KernelOptions())
+    kernels = generated.kernels_for(triton_backend.build, DELTA.program, SIZES, KernelOptions())
     named = {d: getattr(torch.ops.recurra, f"{kernels.name}_{d}").default for d in ("infer", "forward", "backward")}
     given = [tensor.detach() for tensor in arguments(5).values()]
     leaves = [*given, torch.zeros(2, 2, 8, 4)]

@@ -20,7 +20,7 @@ from recurra.compiler.ir.program import Program
 from recurra.compiler.kernels import Compiled, KernelOptions, compile_kernels
 from recurra.compiler.lower.dump import show_kernel
 from recurra.compiler.lower.kernel_ir import INTEGERS
-from recurra.runtime.ops import triton_backend
+from recurra.runtime.ops import generated, triton_backend
 from recurra.runtime.store.loader import read_map
 
 SPECS = [*ZOO, *UNSEEN]
@@ -132,7 +132,7 @@ def test_same_spec_same_bytes_in_another_process() -> None:
         "from unit.kernels.test_structure import *\n"
         "paths = [p for p in SPECS if p.stem in ('m2rnn', 'mlstm', 'coupled_memories', 'slot_memory')]\n"
         "made = [compiled(p, s).generated for p in paths for s in STRATEGIES]\n"
-        "print(hashlib.sha256(''.join(g.text + g.line_map for g in made).encode()).hexdigest())\n"
+        "print(hashlib.sha256(''.join(g.text + g.files['kernels.py.map.json'] for g in made).encode()).hexdigest())\n"
     )
     tests = Path(__file__).parents[2]
     results = set()
@@ -148,7 +148,7 @@ def test_line_map(path: Path, strategy: str) -> None:
     """Mapped lines lead to the text of the spec they were made from; names that both have agree."""
     made = compiled(path, strategy)
     source = path.read_text()
-    data = json.loads(made.generated.line_map)
+    data = json.loads(made.generated.files["kernels.py.map.json"])
     assert data["source"] == path.name
     generated, written = made.generated.text.splitlines(), source.splitlines()
     assert len(data["lines"]) > 5
@@ -167,7 +167,7 @@ def test_errors_in_a_running_kernel_lead_to_the_spec(strategy: str, monkeypatch:
     program, sizes = zoo("m2rnn"), {"K": 3, "V": 2}
     given = arguments(program, sizes, steps=2, heads=1)
     options = KernelOptions(chunk=2)
-    kernels = triton_backend.kernels_for(program, sizes, options, strategy)
+    kernels = generated.kernels_for(triton_backend.build, program, sizes, options, strategy)
     (module,) = (m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == kernels.path)
 
     def broken(x: object) -> None:
@@ -189,17 +189,17 @@ def test_a_new_length_builds_nothing(strategy: str) -> None:
     """New batches, lengths and numbers of heads use the modules that are there."""
     program, sizes = zoo("gla"), {"K": 3, "V": 2}
     run(program, sizes, arguments(program, sizes, steps=2), strategy, options=KernelOptions(chunk=2))
-    modules, operators = set(sys.modules), len(triton_backend._KERNELS)
+    modules, operators = set(sys.modules), len(generated._KERNELS)
     for steps, batch, heads in ((1, 1, 2), (3, 2, 1), (4, 1, 3)):
         given = arguments(program, sizes, steps=steps, batch=batch, heads=heads)
         run(program, sizes, given, strategy, options=KernelOptions(chunk=2), reverse=steps == 3)
     assert {name for name in set(sys.modules) - modules if "generated" in name} == set()
-    assert len(triton_backend._KERNELS) == operators
+    assert len(generated._KERNELS) == operators
 
 
 def test_the_line_map_stands_beside_the_module() -> None:
     program, sizes = zoo("gla"), {"K": 3, "V": 2}
-    kernels = triton_backend.kernels_for(program, sizes, KernelOptions(), "recurrent")
+    kernels = generated.kernels_for(triton_backend.build, program, sizes, KernelOptions(), "recurrent")
     found = read_map(Path(kernels.path))
     assert found.source == "gla.rec" and found.file == kernels.path
     assert Path(kernels.path).read_text() == kernels.compiled.generated.text
