@@ -7,7 +7,7 @@ of each row are visited in order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..lower.kernel_ir import Ref, Statement
@@ -205,10 +205,15 @@ class _Printer:
                 self._read(operand)
 
     def _is_inner(self, operand: _Operand) -> bool:
-        """Whether an operand is read where it is used: it differs from point to point."""
+        """Whether an operand is read where it is used: it differs from point to point, or from row to row.
+
+        Rows are read one by one, since one number of each at a time takes fewer registers than all of them.
+        """
         if self.lane in operand.labels and not self.in_columns:
             return True
-        return set(operand.labels) == set(self.nest.labels) and bool(self._dims(operand.labels))
+        dims = self._dims(operand.labels)
+        by_row = self.lane not in operand.labels and self._level(operand.labels) == len(self.order)
+        return bool(dims) and (by_row or set(operand.labels) == set(self.nest.labels))
 
     def _read(self, operand: _Operand) -> None:
         dims = self._dims(operand.labels)
@@ -348,15 +353,15 @@ class _Printer:
     # ------------------------------------------------------------ statements
 
     def _body(self) -> None:
-        loops = [("ic", "nc")] if self.chain else []
-        loops += [("ir", "nr")] if self.row else []
-        loops += [("iv", "nv")] if self.in_vectors else []
-        if loops:
-            self.open(" ".join(_unrolled(index, count) for index, count in loops) + " {")
-        for operand in self.operands.values():
-            if self._is_inner(operand):
-                text = operand.place.load(self._points(), self.lane, self.kind)
-                self.emit(f"const {self.kind} {operand.local} = {text};")
+        inner = [operand for operand in self.operands.values() if self._is_inner(operand)]
+        rows = [("ic", "nc")] if self.chain else []
+        rows += [("ir", "nr")] if self.row else []
+        if rows:
+            self.open(" ".join(_unrolled(index, count) for index, count in rows) + " {")
+        self._read_here([operand for operand in inner if self.lane not in operand.labels])
+        if self.in_vectors:
+            self.open(_unrolled("iv", "nv") + " {")
+        self._read_here([operand for operand in inner if self.lane in operand.labels])
         self.done.clear()
         for s in self.nest.statements:
             for text in self._statement(s):
@@ -366,8 +371,13 @@ class _Printer:
         for s in self.nest.statements:
             if s.target in self.memory.kept and s.op not in REDUCTIONS:
                 self.emit(self._write(s), s)
-        if loops:
+        for _ in range(bool(rows) + self.in_vectors):
             self.close()
+
+    def _read_here(self, operands: Iterable[_Operand]) -> None:
+        for operand in operands:
+            text = operand.place.load(self._points(), self.lane, self.kind)
+            self.emit(f"const {self.kind} {operand.local} = {text};")
 
     def _write(self, s: Statement) -> str:
         return self.memory.own(s.target, s.labels).save(self._points(), self.lane, f"{s.target}_at_new")
