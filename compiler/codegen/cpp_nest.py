@@ -238,7 +238,9 @@ class _Printer:
     def _sum_dims(self, s: Statement) -> list[tuple[str, str]]:
         dims = [("ic", "nc" if self.chain in s.labels else str(CHAINS))] if self.chain else []
         dims += [("ir", "nr")] if self.row in s.labels else []
-        if self.lane is None:
+        # a sum over lanes that ends with its row adds its vectors one after the other: rows overlap anyway
+        alone = self.in_columns and self.lane not in s.labels and self._sum_level(s) == len(self.order)
+        if self.lane is None or alone:
             return dims
         return [*dims, ("iv", "nv" if self.in_columns else "4")]
 
