@@ -19,7 +19,6 @@ from ...compiler.lower.native import Native
 from . import pool
 from .arguments import extents, gradient_shapes, gradients, named, over_copies
 
-
 STREAMED = 1 << 24
 """Bytes of results per step from which on they are written past the caches."""
 

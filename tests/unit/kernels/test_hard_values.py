@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from unit.kernels.against_reference import (
 )
 
 from recurra.compiler.options import KernelOptions
+from recurra.runtime.ops import pool
 
 INF = math.inf
 OPTIONS = KernelOptions(chunk=3)
@@ -204,9 +205,14 @@ def memory_full_of(value: float) -> Iterator[list[torch.Size]]:
         seen.append(result.shape)
         return result.fill_(value)
 
-    like = torch.empty_like
+    def from_the_pool(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        seen.append(torch.Size(shape))
+        return taken(shape, dtype).fill_(value)
+
+    like, taken = torch.empty_like, pool.empty
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tensor, "new_empty", filled)
+        patch.setattr(pool, "empty", from_the_pool)
         patch.setattr(torch, "empty_like", lambda x, **options: like(x, **options).fill_(value))
         yield seen
 
