@@ -80,7 +80,8 @@ def _bars(axes: Axes, benchmark: Benchmark, rows: Sequence[Row]) -> None:
     if floor:
         bound = "bytes" if least_bytes >= least_operations else "operations"
         axes.axvline(floor, color=INK, linewidth=1, linestyle="--")
-        axes.set_title(f"dashed: floor of {bound}, {show_seconds(floor / 1e3)}", loc="right", fontsize=8, color=MUTED)
+        note = f"dashed: floor of {bound}, {show_seconds(floor / 1e3)}"
+        axes.annotate(note, (1, 0.02), xycoords="axes fraction", ha="right", va="bottom", fontsize=8, color=MUTED)
     for position, (row, time) in enumerate(zip(rows, times, strict=True)):
         text = show_seconds(row.samples.median)
         if row.name != benchmark.subject:
