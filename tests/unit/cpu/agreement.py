@@ -71,7 +71,7 @@ def check(
     options: Options | None = None,
     reverse: bool = False,
 ) -> dict[str, Quantity]:
-    """AssertionError unless kernels keep the tolerances of ``dtype``, or have twice the error of the reference in it."""
+    """AssertionError unless kernels keep the tolerances of ``dtype``, or twice the reference's own error in it."""
     found = on_kernels(program, sizes, given, dtype, options=options, reverse=reverse)
     expected = on_reference(program, sizes, given, dtype, reverse=reverse)
     assert found.keys() == expected.keys()
