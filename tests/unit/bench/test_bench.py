@@ -212,5 +212,6 @@ def test_the_picture(tmp_path, monkeypatch):
     panels = kept[0].axes
     assert [panel.get_xscale() for panel in panels] == ["log", "linear", "log", "linear"]
     assert [bar.get_width() for bar in panels[0].patches] == pytest.approx([1.0, 500.0])
-    assert [text.get_text() for text in panels[0].texts] == ["1.00 ms", "500 ms  (500x)"]
+    note, *labels = [text.get_text() for text in panels[0].texts]
+    assert note.startswith("dashed: floor of ") and labels == ["1.00 ms", "500 ms  (500x)"]
     assert panels[0].get_title("left") == "hgrn, forward"
