@@ -21,6 +21,11 @@ walk. Lengths never specialise a kernel."""
 Place = Literal["step", "segment", "head", "sequence", "checkpoint", "partial"]
 
 
+Walk = Literal["right", "left", "apart"]
+"""How a program goes through the steps: from the first to the last, from the last to the first, or through one
+chunk of its own (number ``i_c``) from its first step, all chunks at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """An array in memory that a kernel reads or writes.
@@ -102,3 +107,4 @@ class Kernel:
     walked: tuple[str, ...] = ()
     """Tensors whose place in memory moves with time."""
     facts: dict[str, Any] = field(default_factory=dict)
+    walk: Walk = "right"

@@ -7,7 +7,7 @@ import re
 
 from .kernel_ir import INTEGERS
 
-_PYTHON = "tl triton pid i i_b i_h i_r i_c o_rows m_rows chunk range float"
+_PYTHON = "tl triton pid i i_b i_h i_r i_c o_rows m_rows r_t last chunk range float"
 _CPP = """
 simd real user vec room rest program programs threads tensors numbers share groups group head sequence rows step end
 kept past whole_sum vectors turns iv nv ir nr ic nc INLINE UNROLL alignas alignof asm auto bool case catch char

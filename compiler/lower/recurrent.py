@@ -100,8 +100,7 @@ class Maker:
 
     def full(self, axes: Axes) -> tuple[Label, ...]:
         """All sides that a state-like value with these axes has."""
-        rows = (ROWS,) if self.layout.rows > 1 else ()
-        return self.layout.sort((*rows, *labels_of(axes)))
+        return self.layout.sort((*self.layout.rows_of("sequence"), *labels_of(axes)))
 
     def once(self, name: str, place: str, axes: Axes, compute: bool = True) -> Tensor:
         """A tensor of which tiles that share an entry hold the same value: tile 0 writes it."""
@@ -191,8 +190,8 @@ class Maker:
         }
         tensors = self.used(writer, checkpoints.values(), written.values())
         walked = tuple(t.name for t in tensors if t.place in ("step", "segment"))
-        facts = {"chunk": self.chunk}
-        return Kernel(f"{program.name}_trajectory", "trajectory", self.layout, tensors, sections, walked, facts)
+        name, facts = f"{program.name}_trajectory", {"chunk": self.chunk}
+        return Kernel(name, "trajectory", self.layout, tensors, sections, walked, facts, "apart")
 
     def trajectories(self) -> dict[str, Tensor]:
         """What the trajectory kernel writes: states before each step that the adjoint reads, kept values."""
@@ -229,7 +228,7 @@ class Maker:
         products = [t for p in deferred for t in (p.left, p.right)]
         tensors = self.used(writer, loaded, starts, outs, ends, partials, products)
         walked = tuple(t.name for t in tensors if t.place in ("step", "segment"))
-        kernel = Kernel(f"{program.name}_adjoint", "adjoint", self.layout, tensors, sections, walked, {})
+        kernel = Kernel(f"{program.name}_adjoint", "adjoint", self.layout, tensors, sections, walked, {}, "left")
         return kernel, deferred
 
     def adjoint_writer(self) -> TileWriter:
