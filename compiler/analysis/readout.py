@@ -18,12 +18,12 @@ from .terms import Factor, NotLinear, Term, Terms
 class Read:
     """What a query reads of a state, before or after the step: leaf ("read", ``name``).
 
-    ``over`` is the axis that is contracted: the mixed one, or the column. ``query`` None is a vector of ones.
+    ``over`` is the axis that is contracted: the mixed one, or the column.
     """
 
     name: str
     state: str
-    query: int | None
+    query: int
     over: Literal["mix", "column"]
     before: bool
 
@@ -126,6 +126,8 @@ class _Outputs:
 
     def _leaf(self, state: str, query: Vector, axis: int, before: bool, axes: Axes) -> int:
         value = self.algebra.vector_value(query)
+        if value is None:
+            value = self.builder.spread(self.builder.const(1.0), (axes[axis],))
         over: Literal["mix", "column"] = "mix" if axis == self.mixed[state] else "column"
         read = Read(f"read_{len(self.reads)}", state, value, over, before)
         for known in self.reads:
