@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from ..lower.kernel_ir import INTEGERS, Coordinate, Kernel, Ref, Statement, Tensor
 from ..lower.layout import ROWS, Label, Layout, identifier
 from .lines import Line
-from .triton_math import OPERATIONS, expression, number
+from .triton_math import OPERATIONS, SCANS, expression, number
 
 
 def blocks(kernel: Kernel) -> dict[str, list[Line]]:
@@ -164,7 +164,7 @@ def _base(kernel: Kernel, tensor: Tensor) -> str:
     local = _walked_before(kernel)
     slot = {
         "right": "0",
-        "left": f"tl.cdiv(count, {layout.rows}) - 1",
+        "left": f"begin // {layout.rows} + tl.cdiv(count, {layout.rows}) - 1",
         "apart": f"begin // {kernel.facts.get('chunk')} + i_c",
     }[kernel.walk]
     index, extent = {
@@ -362,6 +362,46 @@ def _shape(layout: Layout, labels: tuple[Label, ...]) -> str:
     return "(" + "".join(f"{layout.block(label)}, " for label in labels).rstrip(" ") + ")"
 
 
+def _fill(layout: Layout, s: Statement) -> str:
+    (ref,), (side, value) = s.args, s.attrs
+    return f"{s.target} = {_masked(layout, ref, (side,), number(value))}"
+
+
+def _scan(layout: Layout, s: Statement) -> str:
+    """Running results over the rows of several tiles at once, from the first or from the last."""
+    targets, reverse = s.attrs
+    kind = s.op.removeprefix("scan_")
+    axis, more = s.labels.index(ROWS), ", reverse=True" if reverse else ""
+    if kind == "sum":
+        return f"{s.target} = tl.cumsum({s.args[0].name}, axis={axis}{more})"
+    operands = ", ".join(ref.name for ref in s.args)
+    return f"{', '.join(targets)} = tl.associative_scan(({operands}), {axis}, _scan_{kind}{more})"
+
+
+def _row(layout: Layout, s: Statement) -> str:
+    (ref,), (which,) = s.args, s.attrs
+    same = f"{_vector('o_rows', ROWS, ref.labels)} == {_ROW[which]}"
+    return f"{s.target} = tl.sum(tl.where({same}, {ref.name}, 0.0), axis={ref.labels.index(ROWS)})"
+
+
+_ROW = {"first": "0", "last": "last"}
+
+
+def _shift(layout: Layout, s: Statement) -> str:
+    """Every row takes the row before it (``right``) or after it (``left``), the outermost what is carried."""
+    (ref, carried), (direction,) = s.args, s.attrs
+    rows = layout.rows
+    edge, row = {
+        "right": ("0", "tl.maximum(o_rows - 1, 0)"),
+        "left": ("last", f"tl.minimum(o_rows + 1, {rows - 1})"),
+    }[direction]
+    row = _vector(row if s.labels == (ROWS,) else f"({row})", ROWS, s.labels)
+    index = row if s.labels == (ROWS,) else f"tl.broadcast_to({row}, {_shape(layout, s.labels)})"
+    moved = f"tl.gather({ref.name}, {index}, {s.labels.index(ROWS)})"
+    same = f"{_vector('o_rows', ROWS, s.labels)} == {edge}"
+    return f"{s.target} = tl.where({same}, {_spread(carried, s.labels)}, {moved})"
+
+
 def _zeros(layout: Layout, s: Statement) -> str:
     return f"{s.target} = tl.zeros({_shape(layout, s.labels)}, tl.float32)" if s.labels else f"{s.target} = 0.0"
 
@@ -391,6 +431,10 @@ _SPECIAL: dict[str, Callable[[Layout, Statement], str]] = {
     "place": _put,
     "transpose": _transpose,
     "mask": _mask_sides,
+    "fill": _fill,
+    "row": _row,
+    "shift": _shift,
+    **{op: _scan for op in SCANS},
     "zeros": _zeros,
     "assign": _assign,
     "accumulate": _accumulate,
