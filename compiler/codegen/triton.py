@@ -9,7 +9,7 @@ from ..lower.kernel_ir import INTEGERS, Coordinate, Kernel, Ref, Statement, Tens
 from ..lower.layout import ROWS, Label, Layout, identifier
 from .chunk import chunk_blocks
 from .lines import Line
-from .triton_math import OPERATIONS, expression, number
+from .triton_math import OPERATIONS, SCANS, expression, number
 
 
 def blocks(kernel: Kernel) -> dict[str, list[Line]]:
@@ -169,7 +169,7 @@ def _base(kernel: Kernel, tensor: Tensor) -> str:
     local = _walked_before(kernel)
     slot = {
         "right": "0",
-        "left": f"tl.cdiv(count, {layout.rows}) - 1",
+        "left": f"begin // {layout.rows} + tl.cdiv(count, {layout.rows}) - 1",
         "apart": f"begin // {kernel.facts.get('chunk')} + i_c",
     }[kernel.walk]
     index, extent = {
@@ -367,6 +367,34 @@ def _shape(layout: Layout, labels: tuple[Label, ...]) -> str:
     return "(" + "".join(f"{layout.block(label)}, " for label in labels).rstrip(" ") + ")"
 
 
+def _fill(layout: Layout, s: Statement) -> str:
+    (ref,), (side, value) = s.args, s.attrs
+    return f"{s.target} = {_masked(layout, ref, (side,), number(value))}"
+
+
+def _scan(layout: Layout, s: Statement) -> str:
+    """Running results over the rows of several tiles at once, from the first or from the last.
+
+    Where what enters a row is wanted too, it is a second half of the tiles, which begin neutral.
+    """
+    targets, reverse, entering = s.attrs
+    axis, more = s.labels.index(ROWS), ", reverse=True" if reverse else ""
+    if len(targets) == 1:
+        return f"{s.target} = tl.cumsum({s.args[0].name}, axis={axis}{more})"
+    operands = ", ".join(ref.name for ref in s.args)
+    function = f"_{s.op}_entering" if entering else f"_{s.op}"
+    return f"{', '.join(targets)} = tl.associative_scan(({operands}), {axis}, {function}{more})"
+
+
+def _row(layout: Layout, s: Statement) -> str:
+    (ref,), (which,) = s.args, s.attrs
+    same = f"{_vector('o_rows', ROWS, ref.labels)} == {_ROW[which]}"
+    return f"{s.target} = tl.sum(tl.where({same}, {ref.name}, 0.0), axis={ref.labels.index(ROWS)})"
+
+
+_ROW = {"first": "0", "last": "last"}
+
+
 def _zeros(layout: Layout, s: Statement) -> str:
     return f"{s.target} = tl.zeros({_shape(layout, s.labels)}, tl.float32)" if s.labels else f"{s.target} = 0.0"
 
@@ -396,6 +424,9 @@ _SPECIAL: dict[str, Callable[[Layout, Statement], str]] = {
     "place": _put,
     "transpose": _transpose,
     "mask": _mask_sides,
+    "fill": _fill,
+    "row": _row,
+    **{op: _scan for op in SCANS},
     "zeros": _zeros,
     "assign": _assign,
     "accumulate": _accumulate,

@@ -85,6 +85,10 @@ class Statement:
     coordinates), ``dot`` (attrs: precision), ``sum`` and ``amax`` (attrs: the side's position),
     ``product_sum`` (attrs: the sides summed over), ``select`` (attrs: source side, target side, shift:
     ``out[i] = x[i - shift]``, zero outside), ``transpose``, ``zeros``, ``assign`` and ``accumulate``.
+
+    On rows that are steps: ``scan_KIND`` (attrs: all targets, whether from the right, whether the second half of
+    the targets is what enters each row), ``fill`` (attrs: side, number for its lanes outside) and ``row`` (attrs:
+    ``first`` or ``last``).
     """
 
     target: str

@@ -43,6 +43,11 @@ class Recurrent:
     products: tuple[DeferredProduct, ...]
 
     @property
+    def backward(self) -> tuple[Kernel, ...]:
+        """The kernels of the backward pass over one segment, in order."""
+        return (self.trajectory, self.adjoint)
+
+    @property
     def kernels(self) -> tuple[Kernel, ...]:
         """All of them, in order of use."""
         return (self.infer, self.forward, self.trajectory, self.adjoint)
@@ -257,11 +262,15 @@ class Maker:
 
     def param_gradients(self, writer: TileWriter) -> tuple[list[Statement], list[Ref], list[Tensor]]:
         axes = {p.name: p.axes for p in self.program.params}
-        statements, accumulators, tensors = [], [], []
+        statements: list[Statement] = []
+        accumulators, tensors = [], []
         for name, value in self.plan.params:
             if value is None:
                 continue
             ref = writer.ref(value)
+            if self.layout.along == "steps":
+                reduced, ref = _over_rows(f"total_{name}", ref)
+                statements += reduced
             accumulator = Ref(f"sum_{name}", ref.labels)
             statements.append(Statement(accumulator.name, "accumulate", (ref,), (), ref.labels))
             accumulators.append(accumulator)
@@ -270,13 +279,10 @@ class Maker:
 
     def reduced(self, accumulators: Sequence[Ref], tensors: Sequence[Tensor]) -> list[Statement]:
         """Sums over the steps, reduced over the sequences of the program, to memory."""
-        statements = []
+        statements: list[Statement] = []
         for ref, tensor in zip(accumulators, tensors, strict=True):
-            if ROWS in ref.labels:
-                rest = tuple(label for label in ref.labels if label != ROWS)
-                statements.append(Statement(f"total_{ref.name[4:]}", "sum", (ref,), (ROWS,), rest))
-                ref = Ref(statements[-1].target, rest)
-            statements.append(store(tensor, ref))
+            reduced, ref = _over_rows(f"total_{ref.name[4:]}", ref)
+            statements += [*reduced, store(tensor, ref)]
         return statements
 
     def deferred(self, writer: TileWriter) -> tuple[tuple[DeferredProduct, ...], list[Statement]]:
@@ -296,6 +302,14 @@ class Maker:
         return tuple(products), stores
 
 
+def _over_rows(target: str, ref: Ref) -> tuple[list[Statement], Ref]:
+    """The sum of a value over its rows, if it has any."""
+    if ROWS not in ref.labels:
+        return [], ref
+    rest = tuple(label for label in ref.labels if label != ROWS)
+    return [Statement(target, "sum", (ref,), (ROWS,), rest)], Ref(target, rest)
+
+
 def _or_zero(writer: TileWriter, value: int | None) -> Ref:
     return Ref("", number=0.0) if value is None else writer.ref(value)
 
@@ -306,8 +320,10 @@ def coordinates(tensor: Tensor) -> tuple[Coordinate, ...]:
 
 
 def read(tensor: Tensor, target: str, labels: tuple[Label, ...]) -> Statement:
+    """A variable of its own takes the whole tensor."""
     return Statement(target, "load", (), (tensor, coordinates(tensor)), labels)
 
 
 def store(tensor: Tensor, ref: Ref) -> Statement:
+    """The whole tensor takes a value."""
     return Statement("", "store", (ref,), (tensor, coordinates(tensor)))
