@@ -136,7 +136,10 @@ def affine_form(program: Program) -> AffineForm:
     for axis in widest.axes:
         try:
             form = _form(program, axis.name)
-        except (NotAffine, NotLinear) as error:
+        except NotAffine as error:
+            reasons.append(error.reason)
+            continue
+        except NotLinear as error:
             reasons.append(error.reason)
             continue
         if all(read.over == "mix" for read in form.reads):

@@ -15,8 +15,8 @@ from ..lower.chunk import ChunkFacts, Memory, ReadOut
 
 @dataclass(frozen=True)
 class Pairing:
-    """Rows x that read what rows y wrote: ``x_y[i, j] = x_i . y_j`` decayed from y's write to x's read, where step ``xs``
-    of the one is later than ``ys`` (or the same, by ``op``; if ``linked`` also in an earlier link of the same step)."""
+    """Rows x that read what rows y wrote: ``x_y[i, j] = x_i . y_j`` decayed from y's write to x's read, where the step
+    ``xs`` is later than ``ys`` (or the same, by ``op``; if ``linked`` also in an earlier link of the same step)."""
 
     x: str
     gx: str

@@ -450,21 +450,6 @@ class _ChunkMaker(Maker):
         decays = self.facts.decay != "none"  # what is read over a column has a part in the decays' cotangents
         return [r.name for r in self.form.reads if ("read", r.name) in leaves or (decays and r.over == "column")]
 
-    def param_gradients(self, writer: TileWriter) -> tuple[list[Statement], list[Ref], list[Tensor]]:
-        """Sums over the steps of a chunk, added up from chunk to chunk."""
-        statements, accumulators, tensors = super().param_gradients(writer)
-        summed: list[Statement] = []
-        narrow = []
-        for statement, ref in zip(statements, accumulators, strict=True):
-            if ROWS in ref.labels:
-                rest = tuple(label for label in ref.labels if label != ROWS)
-                summed.append(Statement(f"total_{ref.name[4:]}", "sum", statement.args, (ROWS,), rest))
-                statement = replace(statement, args=(Ref(summed[-1].target, rest),), labels=rest)
-                ref = replace(ref, labels=rest)
-            summed.append(statement)
-            narrow.append(ref)
-        return summed, narrow, tensors
-
     def chunk_facts(self, *, train: bool, asked: Sequence[str] = ()) -> dict[str, Any]:
         """For the template and the printer."""
         first = " & ".join(f"(i_{identifier(name)} == 0)" for name in self.layout.tiles)
