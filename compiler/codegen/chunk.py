@@ -65,22 +65,22 @@ class ChunkPrinter:
         self.channel, self.scalar = facts.decay == "channel", facts.decay == "scalar"
         self.narrow: set[str] = set()
         self.rows = facts.substeps
-        step = "step" if self.rows > 1 else "o_rows"
+        step = "step" if self.rows > 1 else "row"
         several = len(set(facts.links)) > 1
         self.solves = [Pairing("erase", "seen", step, "key", "written", step, ">", several)] if self.rows else []
         self.overlaps = [
-            Pairing("erase", "seen", step, f"write_{j}", "until", "o_rows", ">") for j in range(len(facts.given))
+            Pairing("erase", "seen", step, f"write_{j}", "until", "row", ">") for j in range(len(facts.given))
         ] if self.rows else []  # fmt: skip
         self.asks: list[Pairing] = []
         for query in facts.queries:
             if query.over == "mix":
                 g, op = ("upto", ">") if query.before else ("until", ">=")
-                self.asks += [Pairing(query.name, g, "o_rows", *y, op) for y in self._written(step)]
+                self.asks += [Pairing(query.name, g, "row", *y, op) for y in self._written(step)]
 
     def _written(self, step: str) -> list[tuple[str, str, str]]:
         """What is written, when, and the step of each row."""
         found = [("key", "written", step)] if self.rows else []
-        return found + [(f"write_{j}", "until", "o_rows") for j in range(len(self.f.given))]
+        return found + [(f"write_{j}", "until", "row") for j in range(len(self.f.given))]
 
     # ------------------------------------------------------------ words
 
@@ -154,8 +154,10 @@ class ChunkPrinter:
     def decays(self) -> Iterator[str]:
         """Cumulated decays and signs, and the rows of all substeps in the order of time."""
         f = self.f
+        # counted from the start of the sequence: what compares rows would otherwise be kept in registers all along
+        yield "row = i + o_rows"
         if self.rows > 1:
-            yield f"micro = tl.arange(0, {f.chunk * self.rows})"
+            yield f"micro = i * {self.rows} + tl.arange(0, {f.chunk * self.rows})"
             yield f"step, sub = micro // {self.rows}, micro % {self.rows}"
             yield f"link = {self._table(f.links)}"
         if f.decay != "none":
@@ -365,7 +367,7 @@ class ChunkPrinter:
         yield from self.products(self.solves)
         matrix = "scale[:, None] * erase_key" if self.f.scaled else "erase_key"
         side = self.f.chunk * self.rows
-        yield f"inverse = _unit_lower_inverse({matrix}, {side}, {side.bit_length() - 1}, exact)"
+        yield f"inverse = _unit_lower_inverse({matrix}, {side.bit_length() - 1})"
 
     def solution(self) -> Iterator[str]:
         """What the rows that read write: ``new_m``."""
@@ -417,10 +419,10 @@ class ChunkPrinter:
     def _column_pairings(self, read: ReadOut) -> list[tuple[Pairing, str]]:
         """How rows of a read over the column pair with keys, and the value at each key."""
         g, op = ("upto", ">") if read.before else ("until", ">=")
-        step = "step" if self.rows > 1 else "o_rows"
-        at = {"written": step, "until": "o_rows"}
+        step = "step" if self.rows > 1 else "row"
+        at = {"written": step, "until": "row"}
         return [
-            (Pairing(read.name, g, "o_rows", key, moment, at[moment] if key == "key" else "o_rows", op), value)
+            (Pairing(read.name, g, "row", key, moment, at[moment] if key == "key" else "row", op), value)
             for key, value, moment in self._wrote(read.member)
         ]
 
@@ -710,7 +712,7 @@ def chunk_blocks(facts: ChunkFacts, template: str, train: bool, first: str) -> d
     """The blocks of a chunk kernel's template; ``first``: the condition for writing what several tiles share."""
     p = ChunkPrinter(facts)
     side = facts.chunk * facts.substeps
-    lines = "micro" if facts.substeps > 1 else "o_rows"
+    lines = f"tl.arange(0, {side})" if facts.substeps > 1 else "o_rows"
     place = f"p_inverse_checkpoint + {lines}[:, None] * {side} + {lines}[None, :]"
     turned = f"p_inverse_checkpoint + {lines}[None, :] * {side} + {lines}[:, None]"
     decays = list(p.decays())
