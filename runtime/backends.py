@@ -18,18 +18,21 @@ from .errors import BackendError
 
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
+_PACKED = "it has no kernels for packed sequences yet"
 _HAS_TRITON = find_spec("triton") is not None  # not imported: whether it interprets is decided before that
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a backend may look at before it accepts: the spec at bound sizes, dtype and device."""
+    """What a backend may look at before it accepts: the spec at bound sizes, dtype and device, and whether
+    sequences of different lengths are packed."""
 
     program: Program
     sizes: Mapping[str, int]
     dtype: torch.dtype
     device: torch.device
     strategy: str = "auto"
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Backend:
     """A way to run a recurrence.
 
     ``refuses`` gives the reason why it cannot take a task, or None; ``avoid`` why ``auto`` leaves it
-    to others though it could. ``run(program, sizes, inputs, params, initial, *, steps, reverse)`` gives
-    outputs and final states in declaration order; where ``strategies`` it also takes
+    to others though it could. ``run(program, sizes, inputs, params, initial, *, steps, reverse, cu_seqlens)``
+    gives outputs and final states in declaration order; where ``strategies`` it also takes
     ``strategy`` and the user's ``options``. ``variants``
     are further ways to run, by name, that verification has to cover.
     """
@@ -52,6 +55,8 @@ class Backend:
 
 
 def _triton_refuses(task: Task) -> str | None:
+    if task.packed:
+        return _PACKED
     if not _HAS_TRITON:
         return "Triton is not installed (it exists for Linux)"
     from .ops import interpreter
@@ -91,6 +96,8 @@ def _triton_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
 
 
 def _cpu_refuses(task: Task) -> str | None:
+    if task.packed:
+        return _PACKED
     if task.device.type != "cpu":
         return f"tensors are on {task.device.type}"
     from .ops import cpu_backend
