@@ -8,6 +8,7 @@ against; it is written for clarity and for memory linear in the number of steps,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -235,7 +236,34 @@ def run(
     itself, and states are ``[N, H, *axes]``.
     """
     if cu_seqlens is not None:
-        return _run_packed(program, sizes, inputs, params, initial, cu_seqlens.tolist(), reverse)
+        return one_by_one(run, program, sizes, inputs, params, initial, cu_seqlens.tolist(), reverse)
+    begun = begin(program, sizes, inputs, params, initial, steps=steps, reverse=reverse)
+    values, final = _steps(program, sizes, begun.leaves, begun.states, begun.full, begun.like)
+    return emitted(program, [values[output.value] for output in program.outputs], inputs, begun, reverse), final
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a run starts from: inputs ``[B, T, H, *axes]`` and params ``[1, 1, H, *axes]`` as leaves, the start of every
+    state ``[B, H, *axes]``, ``full`` = (B, T, H), and a tensor ``like`` those that are computed."""
+
+    leaves: Mapping[tuple[str, str], Tensor]
+    states: Mapping[str, Tensor]
+    full: tuple[int, int, int]
+    like: Tensor
+
+
+def begin(
+    program: Program,
+    sizes: Mapping[str, int],
+    inputs: Mapping[str, Tensor],
+    params: Mapping[str, Tensor],
+    initial: Mapping[str, Tensor],
+    *,
+    steps: int,
+    reverse: bool,
+) -> Begun:
+    """The arguments of :func:`run` in the dtype of its arithmetic, all heads and from the first step that is run."""
     batch, heads = extent(inputs, params, initial)
     given = (*inputs.values(), *params.values(), *initial.values())
     wide = any(tensor.dtype == torch.float64 for tensor in given) or len(given) == 0
@@ -255,22 +283,25 @@ def run(
         .expand(batch, heads, *(axis.size.bind(sizes) for axis in state.axes))
         for state in program.states
     }
-    values, final = _steps(program, sizes, leaves, states, (batch, steps, heads), like)
-    dtype = like.dtype
+    return Begun(leaves, states, (batch, steps, heads), like)
+
+
+def emitted(
+    program: Program, values: Sequence[Tensor], inputs: Mapping[str, Tensor], begun: Begun, reverse: bool
+) -> tuple[Tensor, ...]:
+    """Outputs in the order of the steps and in the inputs' dtype, from their values."""
+    dtype = begun.like.dtype
     if inputs:
         first, *rest = (tensor.dtype for tensor in inputs.values())
         for other in rest:
             first = torch.promote_types(first, other)
         dtype = first
-    outputs = []
-    for output in program.outputs:
-        value = values[output.value]
-        value = value.expand(batch, steps, heads, *value.shape[3:]).to(dtype)
-        outputs.append(value.flip(1) if reverse else value)
-    return tuple(outputs), final
+    whole = [value.expand(*begun.full, *value.shape[3:]).to(dtype) for value in values]
+    return tuple(value.flip(1) if reverse else value for value in whole)
 
 
-def _run_packed(
+def one_by_one(
+    run: Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]],
     program: Program,
     sizes: Mapping[str, int],
     inputs: Mapping[str, Tensor],
@@ -279,7 +310,8 @@ def _run_packed(
     bounds: Sequence[int],
     reverse: bool,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Every sequence by itself, from ``bounds[i]`` to ``bounds[i + 1]``."""
+    """What ``run`` (called as :func:`run` is) gives for packed sequences: each by itself, from ``bounds[i]`` to
+    ``bounds[i + 1]``."""
     lengths = [end - begin for begin, end in pairwise(bounds)]
     if not lengths:  # none of them, at no steps
         none = [{name: x[:0] for name, x in group.items()} for group in (inputs, initial)]
