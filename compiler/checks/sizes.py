@@ -1,10 +1,11 @@
-"""What only shows once sizes are bound: slices and entries beyond the end of an axis."""
+"""What only shows once sizes are bound: slices and entries beyond the end of an axis; sizes without such."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..ir.program import Program, live
+from ..ir.size import Size
 
 
 def check_sizes(program: Program, sizes: Mapping[str, int]) -> tuple[str, ...]:
@@ -28,3 +29,40 @@ def check_sizes(program: Program, sizes: Mapping[str, int]) -> tuple[str, ...]:
             place = program.source.at(instr.span) if instr.span else program.name
             found.append(f"{place}: takes {what} of the axis {axis}, which has {length}")
     return tuple(found)
+
+
+def fitting_sizes(program: Program, preferred: Iterable[int], given: Mapping[str, int] | None = None) -> dict[str, int]:
+    """A size for every dimension: given, or a preferred one (in turn), or the next above it that the
+    spec's slices and indices allow."""
+    aliases = {dim.name: dim.alias for dim in program.dims if dim.alias is not None}
+    own = [dim.name for dim in program.dims if dim.name not in aliases]
+    fixed = {name: size for name, size in (given or {}).items() if name in own}
+    sizes = dict(zip(own, preferred, strict=False)) | fixed
+    while True:
+        bound = sizes | {name: sizes[_root(name, aliases)] for name in aliases}
+        short = [size for size in _must_not_be_negative(program) if size.bind(bound) < 0]
+        grows = {_root(name, aliases) for size in short for name, factor in size.terms if factor > 0} - fixed.keys()
+        if not grows:
+            return bound
+        sizes.update({name: sizes[name] + 1 for name in grows})
+
+
+def _root(name: str, aliases: Mapping[str, str]) -> str:
+    while name in aliases:
+        name = aliases[name]
+    return name
+
+
+def _must_not_be_negative(program: Program) -> list[Size]:
+    """Sizes that are negative where a slice or an index leaves its axis, or an axis has no entry."""
+    body, found = program.body, []
+    for position in live(body, program.roots()):
+        instr = body[position]
+        found += [axis.size - Size(1) for axis in instr.axes]
+        if instr.op == "index":
+            axis, i = instr.attrs
+            found.append(body[instr.args[0]].axes[axis].size - Size(i + 1))
+        if instr.op == "slice":
+            axis, start, stop = instr.attrs
+            found += [start, body[instr.args[0]].axes[axis].size - stop]
+    return [size for size in found if any(factor > 0 for _, factor in size.terms)]

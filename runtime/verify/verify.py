@@ -1,4 +1,7 @@
-"""The chain of trust: exact trajectory = float64 reference = every backend, forward and every gradient."""
+"""The chain of trust: exact trajectory = float64 reference = every backend, forward and every gradient.
+
+Beside it the normal form, where there is one, is proved to be the step.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from .. import reference
 from ..backends import BACKENDS, Task
 from .data import Arguments, draw, fitting_sizes
 from .exact import compare_exact
+from .forms import compare_forms
 from .measure import Quantity, Runner, draw_weights, quantities
 from .metric import TOLERANCES
 from .report import Report, Row
@@ -59,10 +63,10 @@ def verify(
     """Compare all ways to run a recurrence on random data that keeps its promises.
 
     First the exact SymPy trajectory with the float64 reference, at sizes of 2 or the least that the
-    spec allows; then the reference with each of ``backends`` (default: all that accept the spec) at
-    ``sizes`` (default: small, different, no powers of two), for each of ``dtypes`` (default: float32,
-    bfloat16, and float64 on a CPU). Kernels are never compared with kernels. ``device`` is where the backends
-    run: a GPU if there is one. Takes seconds.
+    spec allows, and the proof of the normal form (see :mod:`.forms`); then the reference with each of
+    ``backends`` (default: all that accept the spec) at ``sizes`` (default: small, different, no powers
+    of two), for each of ``dtypes`` (default: float32, bfloat16, and float64 on a CPU). Kernels are never
+    compared with kernels. ``device`` is where the backends run: a GPU if there is one. Takes seconds.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtypes is None:
@@ -77,6 +81,9 @@ def verify(
             found, refusal = compare_exact(program, fitting_sizes(program, cycle(TINY)), generator, start=start)
             rows += found
         notes += [f"gradients are not compared with SymPy: {refusal}"] if refusal else []
+        proved, wrong = compare_forms(program)
+        rows += proved
+        notes += wrong
     bound = fitting_sizes(program, cycle(SMALL), sizes)
     for dtype in dtypes:
         runners = backends
