@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from .analysis.linear import Reason
 from .autodiff.plan import plan
 from .autodiff.reverse import AdjointStep, adjoint_step
 from .codegen.module import Generated, cpp_module, triton_module
@@ -15,11 +16,13 @@ from .lower.factor import factor_adjoint, factor_program
 from .lower.kernel_ir import Kernel
 from .lower.native import Native, lower_native
 from .lower.recurrent import Recurrent, lower_recurrent
+from .lower.scan import Scan, lower_scan
 from .lower.split import Split, split
 from .lower.stepwise import Stepwise, cut_program, lower_stepwise
 from .options import KernelOptions
-from .strategies import recurrent, recurrent_cpu, stepwise
+from .strategies import recurrent, recurrent_cpu, scan, stepwise
 from .strategies.recurrent import NAME as RECURRENT
+from .strategies.scan import NAME as SCAN
 from .strategies.stepwise import NAME as STEPWISE
 from .strategies.verdict import Verdict, choose
 
@@ -41,13 +44,18 @@ class Compiled:
     split: Split
     adjoint: AdjointStep
     verdicts: tuple[Verdict, ...]
-    lowered: Recurrent | Stepwise | Native
+    lowered: Recurrent | Scan | Stepwise | Native
     generated: Generated
 
     @property
     def strategy(self) -> str:
         """The name of the strategy that was taken."""
-        return STEPWISE if isinstance(self.lowered, Stepwise) else RECURRENT
+        match self.lowered:
+            case Stepwise():
+                return STEPWISE
+            case Scan():
+                return SCAN
+        return RECURRENT
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -79,13 +87,18 @@ def compile_kernels(
 
 def _for_triton(
     parts: Split, step: AdjointStep, sizes: Mapping[str, int], options: KernelOptions, strategy: str
-) -> tuple[tuple[Verdict, ...], Recurrent | Stepwise]:
-    core = parts.core
-    layout = recurrent.layout(core, sizes, dict(options.tiles))
-    verdicts = (recurrent.verdict(core, layout), stepwise.verdict(core))
-    if choose(verdicts, strategy) == STEPWISE:
-        cut = recurrent.layout(cut_program(core), sizes, dict(options.tiles))
-        return verdicts, lower_stepwise(core, step, cut, options.strided)
+) -> tuple[tuple[Verdict, ...], Recurrent | Scan | Stepwise]:
+    core, tiles = parts.core, dict(options.tiles)
+    layout, groups = recurrent.layout(core, sizes, tiles), scan.groups(core, step)
+    verdicts = (scan.verdict(core, groups, sizes), recurrent.verdict(core, layout), stepwise.verdict(core))
+    match choose(verdicts, strategy):
+        case "stepwise":
+            cut = recurrent.layout(cut_program(core), sizes, tiles)
+            return verdicts, lower_stepwise(core, step, cut, options.strided)
+        case "scan" if not isinstance(groups, Reason):
+            blocks = scan.layout(core, groups, sizes, tiles, options.chunk)
+            kept = plan(step, keep_products=False)
+            return verdicts, lower_scan(core, kept, blocks, precision=options.precision, strided=options.strided)
     chunk = options.chunk or CHUNK
     lowered = lower_recurrent(
         core, plan(step), layout, precision=options.precision, chunk=chunk, strided=options.strided

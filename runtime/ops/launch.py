@@ -57,7 +57,7 @@ class Extent:
 
 def shape(tensor: kernel_ir.Tensor, layout: Layout, extent: Extent, heads: int | None = None) -> tuple[int, ...]:
     """The shape of a tensor that a kernel writes; ``heads`` if it has fewer than the state."""
-    batch, groups = extent.batch, -(-extent.batch // layout.rows)
+    batch, groups = extent.batch, -(-extent.batch // layout.sequences)
     h = extent.heads if heads is None else heads
     outer = {
         "step": (batch, extent.steps, h),
@@ -81,8 +81,8 @@ def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: E
     """Run one kernel of a generated module on the given tensors (by the kernel's own names)."""
     layout = kernel.layout
     programs = math.prod(layout.count(name) for name in layout.tiles) * extent.heads
-    programs *= -(-extent.batch // layout.rows)
-    if kernel.template == "trajectory":
+    programs *= -(-extent.batch // layout.sequences)
+    if kernel.walk == "apart":
         programs *= -(-extent.count // extent.chunk)
     if programs == 0:
         return

@@ -13,6 +13,7 @@ from ...compiler.analysis.independence import independent_axes
 from ...compiler.ir.program import Program
 from ...compiler.kernels import compile_kernels
 from ...compiler.lower.recurrent import Recurrent
+from ...compiler.lower.scan import Scan
 from ...compiler.lower.split import split
 from ...compiler.lower.stepwise import Stepwise
 from ...compiler.options import KernelOptions, Options
@@ -44,7 +45,7 @@ def build(
     path = Store().get_or_create(entry, lambda: files) / compiled.generated.main
     module = load_module(path, f"recurra_generated_{entry.replace('-', '_')}")
     lowered, core = compiled.lowered, compiled.split.core
-    if isinstance(lowered, Recurrent):
+    if isinstance(lowered, Recurrent | Scan):
         return Build(entry, compiled, Fused(core, lowered, module, segment), str(path))
     assert isinstance(lowered, Stepwise)
     return Build(entry, compiled, Stepped(core, lowered, module), str(path))
