@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .explain import Explanation
     from .verify import Report
 
-STRATEGIES = ("auto", "recurrent", "stepwise")
+STRATEGIES = ("auto", "chunk", "recurrent", "stepwise")
 
 
 def load(spec: str | Path, /, **consts: int) -> Recurrence:
@@ -190,8 +190,9 @@ class Recurrence:
                 from its own last step), and states are ``[N, H, *axes]``. Numbers that do not ascend from 0 to T
                 are refused on a CPU; on a GPU they are not looked at unless ``check``, and give wrong results.
             backend: ``auto``, ``triton``, ``cpu`` or ``reference``.
-            strategy: ``auto``, ``recurrent`` or ``stepwise``: how kernels are generated. The reference
-                generates none and takes any.
+            strategy: ``auto``, ``recurrent`` or ``stepwise``: how kernels are generated; or ``chunk``: many steps at
+                once, by plain torch on any device, where the transition's algebra allows that. The reference
+                generates no kernels: it takes chunks, or step after step for any other strategy.
             steps: how many, for a recurrence without inputs and for no other.
             check: look for NaN, Inf and broken promises in the data; None: as
                 :func:`recurra.check_inputs` says.
@@ -386,7 +387,8 @@ class Recurrence:
             steps=bound.steps,
             reverse=reverse,
             cu_seqlens=bound.cu_seqlens,
-            **({"strategy": strategy, "options": self._options} if choice.backend.strategies else {}),
+            strategy=strategy,
+            options=self._options,
         )
 
     def _choose(self, bound: validate.Bound, backend: str, strategy: str) -> Choice:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..compiler.ir.program import Body, Instr, Program, depends_on, live
+from .sequences import one_by_one
 
 Leaves = Callable[[str, str], Tensor] | Mapping[tuple[str, str], Tensor]
 
@@ -298,41 +298,6 @@ def emitted(
         dtype = first
     whole = [value.expand(*begun.full, *value.shape[3:]).to(dtype) for value in values]
     return tuple(value.flip(1) if reverse else value for value in whole)
-
-
-def one_by_one(
-    run: Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]],
-    program: Program,
-    sizes: Mapping[str, int],
-    inputs: Mapping[str, Tensor],
-    params: Mapping[str, Tensor],
-    initial: Mapping[str, Tensor],
-    bounds: Sequence[int],
-    reverse: bool,
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """What ``run`` (called as :func:`run` is) gives for packed sequences: each by itself, from ``bounds[i]`` to
-    ``bounds[i + 1]``."""
-    lengths = [end - begin for begin, end in pairwise(bounds)]
-    if not lengths:  # none of them, at no steps
-        none = [{name: x[:0] for name, x in group.items()} for group in (inputs, initial)]
-        outputs, final = run(program, sizes, none[0], params, none[1], steps=0)
-        return tuple(o.reshape(1, *o.shape[1:]) for o in outputs), final
-    parts = {name: x.split(lengths, 1) for name, x in inputs.items()}  # unlike slices linear in time to differentiate
-    starts = {name: x.split(1) for name, x in initial.items()}
-    results = [
-        run(
-            program,
-            sizes,
-            {name: part[i] for name, part in parts.items()},
-            params,
-            {name: start[i] for name, start in starts.items()},
-            steps=length,
-            reverse=reverse,
-        )
-        for i, length in enumerate(lengths)
-    ]
-    by_output, by_state = (zip(*group, strict=True) for group in zip(*results, strict=True))
-    return tuple(torch.cat(o, 1) for o in by_output), tuple(torch.cat(f) for f in by_state)
 
 
 def extent(

@@ -1,13 +1,15 @@
-"""Packed sequences: what says where each begins and ends, and whether it can be right."""
+"""Packed sequences: what says where each begins and ends, whether it can be right, and one run after another."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..compiler.ir.program import Program
 from .errors import CallError
 
 ARGUMENT = "cu_seqlens"
@@ -51,3 +53,38 @@ def check_values(spec: str, cu_seqlens: Tensor, steps: int) -> None:
             raise CallError(spec, ARGUMENT, f"must not descend: sequence {i} goes from {begin} to {end}")
     if values[-1] != steps:
         raise CallError(spec, ARGUMENT, "must end with the length of the time axis", str(steps), str(values[-1]))
+
+
+def one_by_one(
+    run: Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]],
+    program: Program,
+    sizes: Mapping[str, int],
+    inputs: Mapping[str, Tensor],
+    params: Mapping[str, Tensor],
+    initial: Mapping[str, Tensor],
+    bounds: Sequence[int],
+    reverse: bool,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """What ``run``, called as the reference's, gives for packed sequences: each by itself, from ``bounds[i]`` to
+    ``bounds[i + 1]``."""
+    lengths = [end - begin for begin, end in pairwise(bounds)]
+    if not lengths:  # none of them, at no steps
+        none = [{name: x[:0] for name, x in group.items()} for group in (inputs, initial)]
+        outputs, final = run(program, sizes, none[0], params, none[1], steps=0)
+        return tuple(o.reshape(1, *o.shape[1:]) for o in outputs), final
+    parts = {name: x.split(lengths, 1) for name, x in inputs.items()}  # unlike slices linear in time to differentiate
+    starts = {name: x.split(1) for name, x in initial.items()}
+    results = [
+        run(
+            program,
+            sizes,
+            {name: part[i] for name, part in parts.items()},
+            params,
+            {name: start[i] for name, start in starts.items()},
+            steps=length,
+            reverse=reverse,
+        )
+        for i, length in enumerate(lengths)
+    ]
+    by_output, by_state = (zip(*group, strict=True) for group in zip(*results, strict=True))
+    return tuple(torch.cat(o, 1) for o in by_output), tuple(torch.cat(f) for f in by_state)

@@ -18,8 +18,10 @@ from ...compiler.analysis.affine import AffineForm
 from ...compiler.analysis.linear import Reason
 from ...compiler.forms import pass_forms
 from ...compiler.ir.program import Program, live
+from ...dsl.source import Span
 from ..errors import BackendError
-from ..reference import Begun, begin, emitted, one_by_one
+from ..reference import Begun, begin, emitted
+from ..sequences import one_by_one
 from .affine import Results, run_affine
 from .elementwise import Elementwise, elementwise, run_elementwise
 
@@ -83,7 +85,7 @@ def _shown(program: Program, reason: Reason) -> str:
 
 def _clipped_twice(programs: list[Program]) -> Reason | None:
     """A gradient that is clipped in several passes: each would clip its part of it, not the sum."""
-    seen = set()
+    seen: set[Span | None] = set()
     for program in programs:
         clips = {program.body[p].span for p in live(program.body, program.roots()) if program.body[p].op == "clip_grad"}
         if clips & seen:

@@ -52,15 +52,19 @@ def run_elementwise(made: Elementwise, begun: Begun, sizes: Mapping[str, int], s
     leaves, nexts = dict(begun.leaves), {}
     finals = {}
     for group in made.groups:
-        starts = [begun.states[name] for name in group.states]
-        for name, start, states in zip(group.states, starts, _states(made, group, known, begun, sizes, size), strict=True):
-            through = torch.cat([start.unsqueeze(1), states], 1)
+        found = _states(made, group, known, begun, sizes, size)
+        for name, states in zip(group.states, found, strict=True):
+            through = torch.cat([begun.states[name].unsqueeze(1), states], 1)
             finals[name] = through[:, -1]
             leaves["state", name] = through[:, :-1]
-            nexts[next(s.next for s in program.states if s.name == name)] = states
+            nexts[_next(program, name)] = states
     values = [output.value for output in program.outputs]
     done = evaluate(body, values, leaves, sizes, 3, known={**known, **nexts}, full=begun.full, like=begun.like)
     return {output.name: done[output.value] for output in program.outputs}, finals
+
+
+def _next(program: Program, name: str) -> int:
+    return next(state.next for state in program.states if state.name == name)
 
 
 def _prologue(made: Elementwise, begun: Begun, sizes: Mapping[str, int]) -> dict[int, Tensor]:
@@ -111,7 +115,7 @@ def _extreme(
     if not torch.is_grad_enabled():
         return states
     before = torch.cat([start.detach().unsqueeze(1), states], 1)[:, :-1]
-    position = next(s.next for s in made.program.states if s.name == name)
+    position = _next(made.program, name)
 
     def step(state: Tensor, values: Mapping[int, Tensor]) -> Tensor:
         leaves = {**begun.leaves, ("state", name): state}

@@ -7,8 +7,8 @@ For the C tokens of a chunk, with H the state that enters it, ``read_i`` the rea
     o   = q^ H + Q n                           Q_ij = q_i . key_j * decay(j to i)
     H+  = decay H + key^^T n
 
-``read^`` and ``q^`` carry the decay from the chunk's start, ``key^^`` the decay to its end. A and Q do not depend on H, so
-they and the solve are computed for all chunks at once; only H goes from chunk to chunk.
+``read^`` and ``q^`` carry the decay from the chunk's start, ``key^^`` the decay to its end. A and Q do not depend on H,
+so they and the solve are computed for all chunks at once; only H goes from chunk to chunk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``h_t = a_t h_(t-1) + c_t`` for all t at once, and the same with other operations in place of the product and the sum.
+"""``h_t = a_t h_(t-1) + c_t`` for all t at once, and the same with other operations than product and sum.
 
 The steps are cut into blocks of C. All blocks at once take C steps one after another, which gives each block's states
 from a start of nothing and what its coefficients come to; then the state goes from block to block and reaches

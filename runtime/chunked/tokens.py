@@ -19,8 +19,9 @@ from ...compiler.analysis.affine import AffineForm, Pair
 from ...compiler.ir.program import live
 from .decay import Decay
 
+
 class Rows(Protocol):
-    """The value at a position of the body for every token, ``[..., C, n]``: n entries along its one axis, 1 for a scalar.
+    """The value at a position of the body for every token, ``[..., C, n]``: n entries of a vector, 1 of a scalar.
 
     Tokens that only fill a chunk up hold ``fill``."""
 

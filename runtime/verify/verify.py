@@ -6,14 +6,15 @@ Beside it the normal form, where there is one, is proved to be the step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle
 
 import torch
 
 from ...compiler.ir.program import Program
 from .. import reference
-from ..backends import BACKENDS, Task
+from ..backends import BACKENDS, REFERENCE, Task
 from .data import Arguments, draw, fitting_sizes
 from .exact import compare_exact
 from .forms import compare_forms
@@ -101,21 +102,22 @@ def verify(
 def _accepting(task: Task) -> tuple[dict[str, Runner], dict[str, dict[str, Runner]], list[str]]:
     """The backends that take a task, their variants by way and backend, and why the others refuse.
 
-    The reference is the measure.
+    The reference's token loop is the measure; its chunks are compared like a backend.
     """
     runners: dict[str, Runner] = {}
     variants: dict[str, dict[str, Runner]] = {}
     refused = []
     for backend in BACKENDS:
-        if backend.run is reference.run:
-            continue
+        name, run = backend.name, backend.run
+        if backend is REFERENCE:
+            task, name, run = replace(task, strategy="chunk"), "reference:chunk", partial(run, strategy="chunk")
         reason = backend.refuses(task)
         if reason is not None:
-            refused.append(f"backend {backend.name} is not compared: {reason}")
+            refused.append(f"backend {name} is not compared: {reason}")
             continue
-        runners[backend.name] = backend.run
-        for way, run in backend.variants(task.program).items():
-            variants.setdefault(way, {})[backend.name] = run
+        runners[name] = run
+        for way, varied in backend.variants(task.program).items():
+            variants.setdefault(way, {})[name] = varied
     return runners, variants, refused
 
 
