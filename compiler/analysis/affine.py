@@ -111,7 +111,7 @@ class AffineForm:
                 found += [v for v in (link.decay.log, link.decay.sign) if v is not None]
             for pair in link.pairs:
                 found += [v for v in (pair.key, pair.read, pair.scale, *pair.values) if v is not None]
-        return tuple(dict.fromkeys((*found, *(r.query for r in self.reads if r.query is not None))))
+        return tuple(dict.fromkeys((*found, *(r.query for r in self.reads))))
 
 
 class NotAffine(Exception):
@@ -136,7 +136,10 @@ def affine_form(program: Program) -> AffineForm:
     for axis in widest.axes:
         try:
             form = _form(program, axis.name)
-        except (NotAffine, NotLinear) as error:
+        except NotAffine as error:
+            reasons.append(error.reason)
+            continue
+        except NotLinear as error:
             reasons.append(error.reason)
             continue
         if all(read.over == "mix" for read in form.reads):

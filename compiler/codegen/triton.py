@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from ..lower.kernel_ir import INTEGERS, Coordinate, Kernel, Ref, Statement, Tensor
 from ..lower.layout import ROWS, Label, Layout, identifier
+from .chunk import chunk_blocks
 from .lines import Line
 from .triton_math import OPERATIONS, SCANS, expression, number
 
@@ -26,6 +27,10 @@ def blocks(kernel: Kernel) -> dict[str, list[Line]]:
     written = [t for t in kernel.tensors if t.place == "checkpoint" and t.name not in kernel.walked]
     moves = [Line(f"p_{t.name} += heads * {_numel(kernel.layout, t)}") for t in written]
     printed["checkpoint"] = printed.get("checkpoint", []) + moves
+    if "algorithm" in kernel.facts:
+        facts = kernel.facts
+        more = chunk_blocks(facts["algorithm"], kernel.template, facts["train"], facts["first"])
+        printed |= {name: [Line(text) for text in lines] for name, lines in more.items()}
     for section in ("invariant", "initial", "step", "final"):
         printed.setdefault(section, [])
     if not printed["step"] and not printed["advance"]:
@@ -56,8 +61,8 @@ def strides(tensor: Tensor) -> tuple[str, ...]:
 
 
 def constants(kernel: Kernel) -> tuple[str, ...]:
-    """The compile-time arguments: numbers of heads."""
-    return tuple(dict.fromkeys(("heads", *(t.heads for t in kernel.tensors))))
+    """The compile-time arguments: numbers of heads, and those that the kernel's facts name."""
+    return tuple(dict.fromkeys(("heads", *(t.heads for t in kernel.tensors), *kernel.facts.get("constants", ()))))
 
 
 def _arguments(kernel: Kernel) -> Iterator[str]:
@@ -368,14 +373,17 @@ def _fill(layout: Layout, s: Statement) -> str:
 
 
 def _scan(layout: Layout, s: Statement) -> str:
-    """Running results over the rows of several tiles at once, from the first or from the last."""
-    targets, reverse = s.attrs
-    kind = s.op.removeprefix("scan_")
+    """Running results over the rows of several tiles at once, from the first or from the last.
+
+    Where what enters a row is wanted too, it is a second half of the tiles, which begin neutral.
+    """
+    targets, reverse, entering = s.attrs
     axis, more = s.labels.index(ROWS), ", reverse=True" if reverse else ""
-    if kind == "sum":
+    if len(targets) == 1:
         return f"{s.target} = tl.cumsum({s.args[0].name}, axis={axis}{more})"
     operands = ", ".join(ref.name for ref in s.args)
-    return f"{', '.join(targets)} = tl.associative_scan(({operands}), {axis}, _scan_{kind}{more})"
+    function = f"_{s.op}_entering" if entering else f"_{s.op}"
+    return f"{', '.join(targets)} = tl.associative_scan(({operands}), {axis}, {function}{more})"
 
 
 def _row(layout: Layout, s: Statement) -> str:
@@ -385,21 +393,6 @@ def _row(layout: Layout, s: Statement) -> str:
 
 
 _ROW = {"first": "0", "last": "last"}
-
-
-def _shift(layout: Layout, s: Statement) -> str:
-    """Every row takes the row before it (``right``) or after it (``left``), the outermost what is carried."""
-    (ref, carried), (direction,) = s.args, s.attrs
-    rows = layout.rows
-    edge, row = {
-        "right": ("0", "tl.maximum(o_rows - 1, 0)"),
-        "left": ("last", f"tl.minimum(o_rows + 1, {rows - 1})"),
-    }[direction]
-    row = _vector(row if s.labels == (ROWS,) else f"({row})", ROWS, s.labels)
-    index = row if s.labels == (ROWS,) else f"tl.broadcast_to({row}, {_shape(layout, s.labels)})"
-    moved = f"tl.gather({ref.name}, {index}, {s.labels.index(ROWS)})"
-    same = f"{_vector('o_rows', ROWS, s.labels)} == {edge}"
-    return f"{s.target} = tl.where({same}, {_spread(carried, s.labels)}, {moved})"
 
 
 def _zeros(layout: Layout, s: Statement) -> str:
@@ -433,7 +426,6 @@ _SPECIAL: dict[str, Callable[[Layout, Statement], str]] = {
     "mask": _mask_sides,
     "fill": _fill,
     "row": _row,
-    "shift": _shift,
     **{op: _scan for op in SCANS},
     "zeros": _zeros,
     "assign": _assign,

@@ -36,7 +36,7 @@ _PATTERN = {
     "clamp": "tl.minimum(tl.maximum({0}, {1}, tl.PropagateNan.ALL), {2}, tl.PropagateNan.ALL)",
 }
 
-SCANS = ("scan_sum", "scan_affine", "scan_complex", "scan_coupled", "scan_max", "scan_min")
+SCANS = tuple(f"scan_{kind}" for kind in ("replaced", "sum", "affine", "complex", "coupled", "max", "min"))
 """Running compositions of maps, as ``analysis.elementwise.Group`` names them."""
 
 HELPERS = frozenset(("amax", *SCANS, *(name for name, call in _CALL.items() if call.startswith("_"))))

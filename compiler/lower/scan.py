@@ -57,9 +57,11 @@ class Scan:
         return (self.infer, self.forward, self.adjoint)
 
 
-def lower_scan(program: Program, plan: Plan, layout: Layout, *, precision: str, strided: bool) -> Scan:
+def lower_scan(
+    program: Program, plan: Plan, layout: Layout, *, precision: str, strided: bool, wide: Container[str] = ()
+) -> Scan:
     """All kernels of a recurrence that ``analysis.elementwise`` recognises; ``plan`` keeps no values."""
-    maker = ScanMaker(program, plan, layout, precision, strided)
+    maker = ScanMaker(program, plan, layout, precision, strided, wide)
     adjoint, products = maker.adjoint()
     return Scan(layout, maker.forward(train=False), maker.forward(train=True), adjoint, products)
 
@@ -67,8 +69,16 @@ def lower_scan(program: Program, plan: Plan, layout: Layout, *, precision: str, 
 class ScanMaker(Maker):
     """Makes the kernels of one recurrence whose tiles run over steps."""
 
-    def __init__(self, program: Program, plan: Plan, layout: Layout, precision: str, strided: bool) -> None:
-        super().__init__(program, plan, layout, precision, layout.rows, strided)
+    def __init__(
+        self,
+        program: Program,
+        plan: Plan,
+        layout: Layout,
+        precision: str,
+        strided: bool,
+        wide: Container[str] = (),
+    ) -> None:
+        super().__init__(program, plan, layout, precision, layout.rows, strided, wide)
         refs = (*self.states().values(), *(self.after(s, "left") for s in program.states))
         self.reserved |= {ref.name for ref in refs} | {self.before(s, "left").name for s in program.states}
 
@@ -221,28 +231,36 @@ class ScanMaker(Maker):
             statements.append(Statement(target, op, args, attrs, labels, span))
             return Ref(target, labels)
 
+        def tile(value: int | None, number: float) -> Ref:
+            ref = Ref("", number=number) if value is None else writer.ref(value)
+            return ref if ref.labels == labels else write(writer.fresh("factor"), "assign", (ref,))
+
         def operand(value: int | None, absent: float, neutral: float) -> Ref:
             """A coefficient of every step; a scan from the right begins with rows behind the end."""
-            ref = Ref("", number=absent) if value is None else writer.ref(value)
-            if ref.labels != labels:
-                ref = write(writer.fresh("factor"), "assign", (ref,))
+            ref = tile(value, absent)
             return write(writer.fresh(f"{ref.name}_inside"), "fill", (ref,), (ROWS, neutral)) if left else ref
 
-        left = direction == "left"
-        if group.kind == "replaced":
-            (value,) = group.constants
-            results = [Ref("", number=0.0) if value is None else writer.ref(value)]
-        else:
-            operands = [operand(*found) for found in _operands(group)]
-            scanned = [Ref(writer.fresh(f"scan_{states[0].name}"), labels) for _ in operands]
-            write(scanned[0].name, f"scan_{group.kind}", tuple(operands), (tuple(r.name for r in scanned), left))
+        def join(scanned: Sequence[Ref]) -> list[Ref]:
             carried = [self.carry(s, direction) for s in states]
-            results = _joined(group.kind, scanned, carried, lambda op, *args: write(writer.fresh(op), op, args))
+            return _joined(group.kind, scanned, carried, lambda op, *args: write(writer.fresh(op), op, args))
+
+        left = direction == "left"
+        entering = any(self._entering_leaf(s, direction) in reads for s in states)
+        found = _operands(group)
+        if group.kind == "replaced":
+            results = [tile(group.constants[0], 0.0)]
+        if group.kind != "replaced" or entering:
+            operands = [operand(*entry) for entry in found]
+            operands += [tile(None, neutral) for _, _, neutral in found] if entering else []
+            scanned = [Ref(writer.fresh(f"scan_{states[0].name}"), labels) for _ in operands]
+            attrs = (tuple(ref.name for ref in scanned), left, entering)
+            write(scanned[0].name, f"scan_{group.kind}", tuple(operands), attrs)
+            if group.kind != "replaced":
+                results = join(scanned[: len(found)])
+            for state, result in zip(states, join(scanned[len(found) :]) if entering else (), strict=False):
+                write(self.before(state, direction).name, "assign", (result,))
         for state, result in zip(states, results, strict=True):
-            after = self.after(state, direction)
-            write(after.name, "assign", (result,))
-            if self._entering_leaf(state, direction) in reads:
-                write(self.before(state, direction).name, "shift", (after, self.carry(state, direction)), (direction,))
+            write(self.after(state, direction).name, "assign", (result,))
 
     @staticmethod
     def _entering_leaf(state: State, direction: Direction) -> tuple[str, str]:
@@ -259,11 +277,16 @@ def _leaves(body: Body, values: Iterable[int]) -> frozenset[tuple[str, str]]:
 
 
 def _operands(group: Group) -> list[tuple[int | None, float, float]]:
-    """What a group's scan takes: a value, the number that stands for none, and the number that changes nothing."""
+    """What a group's scan takes: a value, the number that stands for none, and the number that changes nothing.
+
+    Where states are replaced, the first says whether they are; a product with 0 would not forget infinities.
+    """
     (first, *others), constants = group.slopes, group.constants
     match group.kind:
         case "sum":
             return [(constants[0], 0.0, 0.0)]
+        case "replaced":
+            return [(None, 1.0, 0.0), (constants[0], 0.0, 0.0)]
         case "affine":
             return [(first[0], 0.0, 1.0), (constants[0], 0.0, 0.0)]
         case "max" | "min":
@@ -282,6 +305,8 @@ def _joined(kind: str, scanned: Sequence[Ref], carried: Sequence[Ref], write: Ca
     match kind:
         case "sum":
             return [write("add", first, scanned[0])]
+        case "replaced":
+            return [write("where", write("eq", scanned[0], Ref("", number=0.0)), first, scanned[1])]
         case "affine":
             return [write("add", write("mul", scanned[0], first), scanned[1])]
         case "max" | "min":

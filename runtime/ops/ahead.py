@@ -55,8 +55,9 @@ def measure(
     dtype: str = "bf16",
     precision: str = "tf32",
     heads: int = 8,
+    strategy: str = "auto",
 ) -> list[Resources]:
-    """Compile all kernels of a recurrence for the targets, in a process of its own."""
+    """Compile all kernels of a recurrence by one strategy for the targets, in a process of its own."""
     request = {
         "source": [program.source.name, program.source.text],
         "consts": dict(program.consts),
@@ -65,6 +66,7 @@ def measure(
         "dtype": dtype,
         "precision": precision,
         "heads": heads,
+        "strategy": strategy,
     }
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run(
@@ -86,7 +88,8 @@ def _measure_here(request: Mapping[str, Any]) -> Iterator[Resources]:
     from ..store.loader import load_module
 
     program = elaborate(parse(Source(*request["source"])), request["consts"])
-    compiled = compile_kernels(program, request["sizes"], KernelOptions(precision=request["precision"]))
+    options = KernelOptions(precision=request["precision"])
+    compiled = compile_kernels(program, request["sizes"], options, request["strategy"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.py"
         path.write_text(compiled.generated.text)
