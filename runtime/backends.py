@@ -19,7 +19,6 @@ from .errors import BackendError
 
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
-_CHUNK = "it has no kernels for strategy 'chunk' yet"
 _PACKED = "it has no kernels for packed sequences yet"
 _HAS_TRITON = find_spec("triton") is not None  # not imported: whether it interprets is decided before that
 
@@ -55,8 +54,6 @@ class Backend:
 
 
 def _triton_refuses(task: Task) -> str | None:
-    if task.strategy == "chunk":
-        return _CHUNK
     if task.packed:
         return _PACKED
     if not _HAS_TRITON:
@@ -99,7 +96,7 @@ def _triton_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
 
 def _cpu_refuses(task: Task) -> str | None:
     if task.strategy == "chunk":
-        return _CHUNK
+        return "it has no kernels for strategy 'chunk'"
     if task.packed:
         return _PACKED
     if task.device.type != "cpu":

@@ -190,9 +190,9 @@ class Recurrence:
                 from its own last step), and states are ``[N, H, *axes]``. Numbers that do not ascend from 0 to T
                 are refused on a CPU; on a GPU they are not looked at unless ``check``, and give wrong results.
             backend: ``auto``, ``triton``, ``cpu`` or ``reference``.
-            strategy: ``auto``, ``recurrent`` or ``stepwise``: how kernels are generated; or ``chunk``: many steps at
-                once, by plain torch on any device, where the transition's algebra allows that. The reference
-                generates no kernels: it takes chunks, or step after step for any other strategy.
+            strategy: ``auto``, or how steps are taken: ``chunk`` takes many at once where the transition's algebra
+                allows that, ``recurrent`` and ``stepwise`` one after another. The reference takes them one after
+                another whatever is said, but for ``chunk``.
             steps: how many, for a recurrence without inputs and for no other.
             check: look for NaN, Inf and broken promises in the data; None: as
                 :func:`recurra.check_inputs` says.
