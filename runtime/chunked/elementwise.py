@@ -19,7 +19,7 @@ from ...compiler.ir.builder import Builder
 from ...compiler.ir.program import Body, Program, depends_on, live
 from ..reference import Begun, evaluate
 from .affine import Results
-from .scan import AFFINE, MAX, MIN, scan
+from .scan import AFFINE, COUPLED, MAX, MIN, scan
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,20 @@ def run_elementwise(made: Elementwise, begun: Begun, sizes: Mapping[str, int], s
     """A pass of element-wise recurrences, in blocks of ``size`` steps."""
     program, body = made.program, made.body
     known = _prologue(made, begun, sizes)
-    leaves, nexts = dict(begun.leaves), {}
-    finals = {}
+    nexts: dict[str, Tensor] = {}
     for group in made.groups:
-        found = _states(made, group, known, begun, sizes, size)
-        for name, states in zip(group.states, found, strict=True):
-            through = torch.cat([begun.states[name].unsqueeze(1), states], 1)
-            finals[name] = through[:, -1]
-            leaves["state", name] = through[:, :-1]
-            nexts[_next(program, name)] = states
+        nexts |= zip(group.states, _states(made, group, known, begun, sizes, size), strict=True)
+    starts = begun.states
+
+    def leaf(kind: str, name: str) -> Tensor:
+        if kind != "state":
+            return begun.leaves[kind, name]
+        return torch.cat([starts[name].unsqueeze(1), nexts[name][:, :-1]], 1)[:, : begun.full[1]]
+
     values = [output.value for output in program.outputs]
-    done = evaluate(body, values, leaves, sizes, 3, known={**known, **nexts}, full=begun.full, like=begun.like)
+    known |= {_next(program, name): value for name, value in nexts.items()}
+    done = evaluate(body, values, leaf, sizes, 3, known=known, full=begun.full, like=begun.like)
+    finals = {name: value[:, -1] if begun.full[1] else starts[name] for name, value in nexts.items()}
     return {output.name: done[output.value] for output in program.outputs}, finals
 
 
@@ -93,9 +96,11 @@ def _states(
         return [value(group.constants[0])]
     if group.kind in ("max", "min"):
         return [_extreme(made, group, value, known, begun, sizes, size)]
+    if len(starts) == 1:
+        return [scan(AFFINE, value(group.slopes[0][0]), value(group.constants[0]), starts[0], size)]
     slopes = torch.stack([torch.stack([value(slope) for slope in row], -1) for row in group.slopes], -2)
     constants = torch.stack([value(constant) for constant in group.constants], -1)
-    return list(scan(AFFINE, slopes, constants, torch.stack(starts, -1), size).unbind(-1))
+    return list(scan(COUPLED, slopes, constants, torch.stack(starts, -1), size).unbind(-1))
 
 
 def _extreme(
@@ -124,7 +129,7 @@ def _extreme(
     leaf = before.clone().requires_grad_()
     (slope,) = torch.autograd.grad(step(leaf, {p: x.detach() for p, x in known.items()}).sum(), leaf)
     change = _change(step(before, known)).expand(states.shape)
-    return states + scan(AFFINE, slope[..., None, None], change[..., None], _change(start)[..., None], size)[..., 0]
+    return states + scan(AFFINE, slope, change, _change(start), size)
 
 
 def _change(value: Tensor) -> Tensor:

@@ -26,18 +26,15 @@ class Algebra:
     join: Two
 
 
-def _act(a: Tensor, h: Tensor) -> Tensor:
-    return a[..., 0] * h if a.shape[-1] == 1 else (a * h.unsqueeze(-2)).sum(-1)
+AFFINE = Algebra(torch.mul, torch.mul, torch.add)
+"""One state, scaled entry by entry."""
 
-
-def _compose(later: Tensor, earlier: Tensor) -> Tensor:
-    if later.shape[-1] == 1:
-        return later * earlier
-    return (later.unsqueeze(-1) * earlier.unsqueeze(-3)).sum(-2)
-
-
-AFFINE = Algebra(_act, _compose, torch.add)
-"""States ``[..., s]`` that are read together, coefficients ``[..., s, s]``."""
+COUPLED = Algebra(
+    act=lambda a, h: (a * h.unsqueeze(-2)).sum(-1),
+    compose=lambda later, earlier: (later.unsqueeze(-1) * earlier.unsqueeze(-3)).sum(-2),
+    join=torch.add,
+)
+"""States ``[..., s]`` that read each other, coefficients ``[..., s, s]``."""
 
 MAX = Algebra(torch.add, torch.add, torch.maximum)
 MIN = Algebra(torch.add, torch.add, torch.minimum)
@@ -58,9 +55,9 @@ def scan(algebra: Algebra, coefficients: Tensor, constants: Tensor, start: Tenso
     for a, c in zip(reach[-1].unbind(1), own[-1].unbind(1), strict=True):
         entering.append(state)
         state = algebra.join(algebra.act(a, state), c)
-    before = torch.stack(entering, 1).unsqueeze(2)
-    states = algebra.join(algebra.act(torch.stack(reach, 2), before), torch.stack(own, 2))
-    return states.flatten(1, 2)[:, :steps]
+    before = torch.stack(entering, 1)
+    states = [algebra.join(algebra.act(a, before), c) for a, c in zip(reach, own, strict=True)]
+    return torch.stack(states, 2).flatten(1, 2)[:, :steps]
 
 
 def _by_step(values: Tensor, size: int) -> tuple[Tensor, ...]:

@@ -84,8 +84,9 @@ output o[V] = q @ S'
     "members": """
 dims K, V, U
 state S[K, V], n[K], W[U, K]
-input q[K], k[K], v[V], u[U], x, e[K], g[K]
+input q[K], k[K], v[V], u[U], x, c[K], g[K]
 let a = exp(-exp(g))
+let e = 0.3 * c
 transition S' = diag(a) @ S + outer(k, v - e @ S)
 transition n' = a * n + k * (x - e @ n)
 transition W' = W @ diag(a) + outer(u - W @ e, k)
