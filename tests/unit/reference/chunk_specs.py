@@ -128,6 +128,17 @@ transition A' = A @ diag(a) + outer(k, s)
 transition B' = diag(a) @ B + outer(s, v)
 output o[V] = softmax(q @ A', M) @ B'
 """,
+    "rotated": """
+dims N, P
+state S[N, P], k[N], v[P], angle[N]
+input b[N], c[N], x[P], a, share in [0, 1], theta[N]
+let alpha = exp(-softplus(a))
+transition angle' = angle + theta
+transition k' = cos(angle') * b
+transition v' = x
+transition S' = alpha * S + (1 - share) * alpha * outer(k, v) + share * outer(k', x)
+output y[P] = (sin(angle') * c) @ S' + x
+""",
     "clipped": """
 dims K, V
 state S[K, V]

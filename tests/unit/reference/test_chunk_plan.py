@@ -29,6 +29,7 @@ def test_these_have_one(name: str) -> None:
         ("two_memories", [AffineForm, AffineForm]),
         ("stabilised", [Elementwise] * 3),
         ("members", [AffineForm]),
+        ("rotated", [Elementwise, Elementwise, Elementwise, AffineForm]),  # its states stand in another order
     ],
 )
 def test_passes(name: str, kinds: list[type]) -> None:
