@@ -30,16 +30,20 @@ class ChunkExecutor:
         """How many tensors forward keeps for backward: the states before each chunk, the inverses of its solves."""
         return len(self._kept())
 
-    def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
+    def forward(
+        self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Outputs, end states and, with ``train``, what is kept."""
         arguments, extent = self._arguments(tensors, steps, reverse)
-        results = self.forward_shapes(tensors, steps, train)
+        results = self.forward_shapes(tensors, steps, cu_seqlens, train)
         written = dict(zip((t.name for t in self._written(train)), results, strict=True))
         for kernel in self.lowered.forward if train else self.lowered.infer:
             launch(self.module, kernel, {**arguments, **written}, extent)
         return results
 
-    def forward_shapes(self, tensors: Sequence[Tensor], steps: int, train: bool) -> tuple[Tensor, ...]:
+    def forward_shapes(
+        self, tensors: Sequence[Tensor], steps: int, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Empty tensors for what ``forward`` returns; they also serve tracing."""
         _, extent = self._arguments(tensors, steps, False)
         return tuple(self._room(t, extent, tensors) for t in self._written(train))
@@ -51,6 +55,7 @@ class ChunkExecutor:
         cotangents: Sequence[Tensor],
         steps: int,
         reverse: bool,
+        cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states."""
         core, layout = self.core, self.lowered.layout

@@ -39,16 +39,20 @@ class Fused:
         """How many tensors forward keeps for backward: one checkpoint per state."""
         return len(self.core.states)
 
-    def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
+    def forward(
+        self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Outputs, end states and, with ``train``, checkpoints."""
         kernel = self.lowered.forward if train else self.lowered.infer
         arguments, extent = self._arguments(tensors, steps, reverse)
-        results = self.forward_shapes(tensors, steps, train)
+        results = self.forward_shapes(tensors, steps, cu_seqlens, train)
         names = (t.name for t in self._written(train))
         launch(self.module, kernel, {**arguments, **dict(zip(names, results, strict=True))}, extent)
         return results
 
-    def forward_shapes(self, tensors: Sequence[Tensor], steps: int, train: bool) -> tuple[Tensor, ...]:
+    def forward_shapes(
+        self, tensors: Sequence[Tensor], steps: int, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Empty tensors for what ``forward`` returns; they also serve tracing."""
         _, extent = self._arguments(tensors, steps, False)
         like, dtype = tensors[-1], tensors[0].dtype
@@ -64,6 +68,7 @@ class Fused:
         cotangents: Sequence[Tensor],
         steps: int,
         reverse: bool,
+        cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states.
 

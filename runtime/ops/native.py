@@ -65,7 +65,9 @@ class NativeKernels:
         """The dtype that is computed with, which states and params have."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
-    def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
+    def forward(
+        self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Outputs, end states and, with ``train``, checkpoints."""
         extent = self._extent(tensors, steps, reverse)
         results = tuple(pool.empty(*self._shape(t, extent)) for t in self._written(train))
@@ -75,7 +77,9 @@ class NativeKernels:
         self._launch(kernel, arguments, extent)
         return results
 
-    def forward_shapes(self, tensors: Sequence[Tensor], steps: int, train: bool) -> tuple[Tensor, ...]:
+    def forward_shapes(
+        self, tensors: Sequence[Tensor], steps: int, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Empty tensors like those that ``forward`` returns, for tracing."""
         extent = self._extent(tensors, steps, False)
         shapes = (self._shape(t, extent) for t in self._written(train))
@@ -88,6 +92,7 @@ class NativeKernels:
         cotangents: Sequence[Tensor],
         steps: int,
         reverse: bool,
+        cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states.
 

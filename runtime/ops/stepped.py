@@ -32,10 +32,12 @@ class Stepped:
         """How many tensors forward keeps for backward: states, then products."""
         return len(self.core.states) + len(self.lowered.kept)
 
-    def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
+    def forward(
+        self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Outputs, end states and, with ``train``, what backward reads again."""
         core = self.core
-        results = self.forward_shapes(tensors, steps, train)
+        results = self.forward_shapes(tensors, steps, cu_seqlens, train)
         outputs = dict(zip((o.name for o in core.outputs), results, strict=False))
         kept = dict(zip(self._kept_names(), results[len(core.outputs) + len(core.states) :], strict=train))
         fixed, starts, weights = self._split(tensors)
@@ -57,7 +59,9 @@ class Stepped:
             place.copy_(state)
         return results
 
-    def forward_shapes(self, tensors: Sequence[Tensor], steps: int, train: bool) -> tuple[Tensor, ...]:
+    def forward_shapes(
+        self, tensors: Sequence[Tensor], steps: int, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Empty tensors for what ``forward`` returns; they also serve tracing."""
         lowered, like = self.lowered, tensors[-1]
         batch, heads = extents(self.core, tensors)
@@ -79,6 +83,7 @@ class Stepped:
         cotangents: Sequence[Tensor],
         steps: int,
         reverse: bool,
+        cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states."""
         core, lowered = self.core, self.lowered

@@ -1,18 +1,23 @@
-"""The chain of trust: exact trajectory = float64 reference = every backend, forward and every gradient."""
+"""The chain of trust: exact trajectory = float64 reference = every backend, forward and every gradient.
+
+Beside it the normal form, where there is one, is proved to be the step.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle
 
 import torch
 
 from ...compiler.ir.program import Program
 from .. import reference
-from ..backends import BACKENDS, Task
+from ..backends import BACKENDS, REFERENCE, Task
 from .data import Arguments, draw, fitting_sizes
 from .exact import compare_exact
+from .forms import compare_forms
 from .measure import Quantity, Runner, draw_weights, quantities
 from .metric import TOLERANCES
 from .report import Report, Row
@@ -59,10 +64,10 @@ def verify(
     """Compare all ways to run a recurrence on random data that keeps its promises.
 
     First the exact SymPy trajectory with the float64 reference, at sizes of 2 or the least that the
-    spec allows; then the reference with each of ``backends`` (default: all that accept the spec) at
-    ``sizes`` (default: small, different, no powers of two), for each of ``dtypes`` (default: float32,
-    bfloat16, and float64 on a CPU). Kernels are never compared with kernels. ``device`` is where the backends
-    run: a GPU if there is one. Takes seconds.
+    spec allows, and the proof of the normal form (see :mod:`.forms`); then the reference with each of
+    ``backends`` (default: all that accept the spec) at ``sizes`` (default: small, different, no powers
+    of two), for each of ``dtypes`` (default: float32, bfloat16, and float64 on a CPU). Kernels are never
+    compared with kernels. ``device`` is where the backends run: a GPU if there is one. Takes seconds.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtypes is None:
@@ -77,6 +82,9 @@ def verify(
             found, refusal = compare_exact(program, fitting_sizes(program, cycle(TINY)), generator, start=start)
             rows += found
         notes += [f"gradients are not compared with SymPy: {refusal}"] if refusal else []
+        proved, wrong = compare_forms(program)
+        rows += proved
+        notes += wrong
     bound = fitting_sizes(program, cycle(SMALL), sizes)
     for dtype in dtypes:
         runners = backends
@@ -94,21 +102,22 @@ def verify(
 def _accepting(task: Task) -> tuple[dict[str, Runner], dict[str, dict[str, Runner]], list[str]]:
     """The backends that take a task, their variants by way and backend, and why the others refuse.
 
-    The reference is the measure.
+    The reference's token loop is the measure; its chunks are compared like a backend.
     """
     runners: dict[str, Runner] = {}
     variants: dict[str, dict[str, Runner]] = {}
     refused = []
     for backend in BACKENDS:
-        if backend.run is reference.run:
-            continue
+        name, run = backend.name, backend.run
+        if backend is REFERENCE:
+            task, name, run = replace(task, strategy="chunk"), "reference:chunk", partial(run, strategy="chunk")
         reason = backend.refuses(task)
         if reason is not None:
-            refused.append(f"backend {backend.name} is not compared: {reason}")
+            refused.append(f"backend {name} is not compared: {reason}")
             continue
-        runners[backend.name] = backend.run
-        for way, run in backend.variants(task.program).items():
-            variants.setdefault(way, {})[backend.name] = run
+        runners[name] = run
+        for way, varied in backend.variants(task.program).items():
+            variants.setdefault(way, {})[name] = varied
     return runners, variants, refused
 
 
