@@ -318,7 +318,8 @@ def _joined(kind: str, scanned: Sequence[Ref], carried: Sequence[Ref], write: Ca
         real, imaginary, *constants = scanned
         rows = [("sub", real, imaginary), ("add", imaginary, real)]
     else:
-        rows, constants = [("add", *scanned[0:2]), ("add", *scanned[2:4])], list(scanned[4:])
+        a, b, c, d, *constants = scanned
+        rows = [("add", a, b), ("add", c, d)]
     results = []
     for (op, left, right), constant in zip(rows, constants, strict=True):
         products = (write("mul", left, first), write("mul", right, second))
