@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from ..lower.kernel_ir import INTEGERS, Coordinate, Kernel, Ref, Statement, Tensor
 from ..lower.layout import ROWS, Label, Layout, identifier
+from .chunk import chunk_blocks
 from .lines import Line
 from .triton_math import OPERATIONS, SCANS, expression, number
 
@@ -26,6 +27,10 @@ def blocks(kernel: Kernel) -> dict[str, list[Line]]:
     written = [t for t in kernel.tensors if t.place == "checkpoint" and t.name not in kernel.walked]
     moves = [Line(f"p_{t.name} += heads * {_numel(kernel.layout, t)}") for t in written]
     printed["checkpoint"] = printed.get("checkpoint", []) + moves
+    if "algorithm" in kernel.facts:
+        facts = kernel.facts
+        more = chunk_blocks(facts["algorithm"], kernel.template, facts["train"], facts["first"])
+        printed |= {name: [Line(text) for text in lines] for name, lines in more.items()}
     for section in ("invariant", "initial", "step", "final"):
         printed.setdefault(section, [])
     if not printed["step"] and not printed["advance"]:
@@ -56,8 +61,8 @@ def strides(tensor: Tensor) -> tuple[str, ...]:
 
 
 def constants(kernel: Kernel) -> tuple[str, ...]:
-    """The compile-time arguments: numbers of heads."""
-    return tuple(dict.fromkeys(("heads", *(t.heads for t in kernel.tensors))))
+    """The compile-time arguments: numbers of heads, and those that the kernel's facts name."""
+    return tuple(dict.fromkeys(("heads", *(t.heads for t in kernel.tensors), *kernel.facts.get("constants", ()))))
 
 
 def _arguments(kernel: Kernel) -> Iterator[str]:

@@ -61,9 +61,11 @@ class Scan:
         return (self.infer, self.forward, self.adjoint)
 
 
-def lower_scan(program: Program, plan: Plan, layout: Layout, *, precision: str, strided: bool) -> Scan:
+def lower_scan(
+    program: Program, plan: Plan, layout: Layout, *, precision: str, strided: bool, wide: Container[str] = ()
+) -> Scan:
     """All kernels of a recurrence that ``analysis.elementwise`` recognises; ``plan`` keeps no values."""
-    maker = ScanMaker(program, plan, layout, precision, strided)
+    maker = ScanMaker(program, plan, layout, precision, strided, wide)
     adjoint, products = maker.adjoint()
     return Scan(layout, maker.forward(train=False), maker.forward(train=True), adjoint, products)
 
@@ -71,8 +73,16 @@ def lower_scan(program: Program, plan: Plan, layout: Layout, *, precision: str, 
 class ScanMaker(Maker):
     """Makes the kernels of one recurrence whose tiles run over steps."""
 
-    def __init__(self, program: Program, plan: Plan, layout: Layout, precision: str, strided: bool) -> None:
-        super().__init__(program, plan, layout, precision, layout.rows, strided)
+    def __init__(
+        self,
+        program: Program,
+        plan: Plan,
+        layout: Layout,
+        precision: str,
+        strided: bool,
+        wide: Container[str] = (),
+    ) -> None:
+        super().__init__(program, plan, layout, precision, layout.rows, strided, wide)
         refs = (*self.states().values(), *(self.after(s, "left") for s in program.states))
         self.reserved |= {ref.name for ref in refs} | {self.before(s, "left").name for s in program.states}
 

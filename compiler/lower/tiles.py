@@ -53,7 +53,7 @@ class TileWriter:
         self.sections: dict[str, list[Statement]] = {"invariant": [], "step": []}
         self.loaded: dict[str, Tensor] = {}
         self._numbers = constants(body, layout.sizes)
-        kinds = ("input", "state", "after", "cotangent", "saved")
+        kinds = ("input", "state", "after", "cotangent", "saved", "read")
         self._varies = depends_on(body, kinds)
         self._values: dict[int, Ref | View] = {}
         self._loads: dict[tuple[str, tuple[Coordinate, ...], tuple[Label, ...]], Ref] = {}

@@ -56,8 +56,9 @@ def layout(program: Program, sizes: Mapping[str, int], tiles: Mapping[str, int] 
 
 def check_tile(program: Program, sizes: Mapping[str, int], name: str, block: int) -> None:
     """ValueError unless an axis can be cut into tiles of so many entries."""
-    if name not in sizes:
-        raise ValueError(f"no axis {name!r} to tile; there are {', '.join(sizes)}")
+    axes = axis_order(program)
+    if name not in axes:
+        raise ValueError(f"no axis {name!r} to tile; there are {', '.join(axes)}")
     if block < 1 or block != power_of_two(block):
         raise ValueError(f"a tile of {block} along {name}: must be a power of two")
     if block < sizes[name] and name not in independent_axes(program):

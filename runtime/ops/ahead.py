@@ -67,6 +67,7 @@ def measure(
         "precision": precision,
         "heads": heads,
         "strategy": strategy,
+        "strategy": strategy,
     }
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run(
@@ -106,7 +107,9 @@ def _compile(module: Any, kernel: Kernel, target: Target, request: Mapping[str, 
     from triton.compiler import ASTSource
 
     signature, attrs = _signature(kernel, request["dtype"])
-    values = {name: request["heads"] for name in constants(kernel)}
+    values: dict[str, Any] = {name: request["heads"] for name in constants(kernel)}
+    if "exact" in values:
+        values["exact"] = "ieee" if target.backend == "hip" else "tf32x3"
     source = ASTSource(getattr(module, kernel.name), signature, values, attrs)
     chosen = warps(kernel, target.architecture, triton_version())
     gpu = GPUTarget(target.backend, target.architecture, target.warp)

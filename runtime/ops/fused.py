@@ -14,7 +14,7 @@ from ...compiler.ir.program import Program
 from ...compiler.lower import kernel_ir
 from ...compiler.lower.recurrent import Recurrent
 from ...compiler.lower.scan import Scan
-from .arguments import add, extents, gradient_shapes, gradients, letters, named, over_copies
+from .arguments import add, entering, extents, gradient_shapes, gradients, letters, named, over_copies
 from .launch import Extent, launch, shape
 
 SEGMENT_BYTES = 1 << 29
@@ -108,7 +108,7 @@ class Fused:
             t.name: like.new_empty(self._shape(t, extent), dtype=torch.float32) for t in (*scratch, *partial, *starts)
         }
         ends = {
-            t.name: self._entering(t, carried[s.name]) if last else carried[s.name]
+            t.name: entering(t, lowered.layout, carried[s.name]) if last else carried[s.name]
             for t, s in zip(self._gradients("sequence", "_end"), states, strict=True)
         }
         for kernel in lowered.backward:
@@ -120,16 +120,6 @@ class Fused:
             first, second, out = (letters(side) for side in product.labels)
             add(sums, product.param, torch.einsum(f"bth{first},bth{second}->h{out}", left, right))
         return {s.name: room[f"d_{s.name}_start"] for s in states}
-
-    def _entering(self, tensor: kernel_ir.Tensor, cotangent: Tensor) -> Tensor:
-        """A cotangent from outside as the kernel takes it: tiles that share a state each carry a part of
-        its cotangent, so that only the first one may begin with what comes from outside."""
-        if not tensor.copies:
-            return cotangent
-        copies = tuple(self.lowered.layout.count(name) for name in tensor.copies)
-        spread = cotangent.new_zeros(*copies, *cotangent.shape)
-        spread[(0,) * len(copies)] = cotangent
-        return spread
 
     # ------------------------------------------------------------ shapes
 
