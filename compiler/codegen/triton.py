@@ -147,7 +147,9 @@ def _axis_names(kernel: Kernel) -> list[str]:
 def _offsets(layout: Layout, name: str) -> Iterator[str]:
     block, word = layout.blocks[name], identifier(name)
     offsets = f"i_{word} * {block} + tl.arange(0, {block})" if name in layout.tiles else f"tl.arange(0, {block})"
-    yield f"o_{word} = {offsets if layout.adjacent is None else f'tl.max_contiguous({offsets}, {layout.adjacent})'}"
+    if layout.adjacent is not None:
+        offsets = f"tl.max_contiguous({offsets}, {min(layout.adjacent, block)})"
+    yield f"o_{word} = {offsets}"
     if layout.padded(Label(name)):
         yield f"m_{word} = o_{word} < {layout.sizes[name]}"
 

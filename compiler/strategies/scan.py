@@ -22,9 +22,14 @@ from .verdict import Verdict
 
 NAME = "scan"
 
-ROWS = (16, 256)
-"""The least and the most steps of a block. Threads hold whole columns of the least, which they scan without a word
-to others; more than that only where states are too small for all threads."""
+STEPS = 16
+"""Steps of a block. Threads hold whole columns, which they scan without a word to others."""
+
+FEWER_STEPS = {"complex": 8, "coupled": 4}
+"""The same where states are scanned together, which takes more numbers for each of them."""
+
+MOST_STEPS = 256
+"""The most steps of a block, where states are too small for all threads of a warp."""
 
 COLUMNS = (128, 256)
 """The most entries of a state that one program takes: of states with one axis, and of larger ones."""
@@ -36,7 +41,8 @@ WARP = 32
 """Threads of a warp (AMD's have twice as many, and programs half as many warps)."""
 
 PAIR = 64
-"""The least tile along the last axis of which a thread takes two entries: 32 threads read whole 128-byte rows."""
+"""The least tile along the last axis of which a thread takes two entries, if they are simple: 32 threads read whole
+128-byte rows."""
 
 _TITLES = {
     "replaced": "replaced at every step",
@@ -71,7 +77,7 @@ def layout(
     """
     order, extents = axis_order(program), axis_sizes(program, sizes)
     blocks = _whole(program, extents)
-    free, tuples = _free(program), _scanned(found)
+    free, kinds = _free(program), {group.kind for group in found}
     for state in sorted(program.states, key=lambda s: -elements(s.axes, blocks)):
         room = COLUMNS[len(state.axes) > 1] // elements([axis for axis in state.axes if axis.name not in free], blocks)
         for axis in reversed(state.axes):
@@ -83,11 +89,11 @@ def layout(
         check_tile(program, extents, name, block)
         blocks[name] = block
     columns = max(elements(s.axes, blocks) for s in program.states)
-    few, many = ROWS
-    rows = power_of_two(max(2, chunk)) if chunk else max(few, min(many, few * WARP // columns))
+    few = min(FEWER_STEPS.get(kind, STEPS) for kind in kinds)
+    rows = power_of_two(max(2, chunk)) if chunk else max(few, min(MOST_STEPS, few * WARP // columns))
     tiled = tuple(name for name in order if name in blocks and blocks[name] < extents[name])
-    pairs = tuples == 2 and all(blocks[s.axes[-1].name] >= PAIR for s in program.states if s.axes)
-    adjacent = 2 if pairs else 1
+    simple = kinds <= {"replaced", "sum", "affine"}
+    adjacent = 2 if simple and all(blocks[s.axes[-1].name] >= PAIR for s in program.states if s.axes) else 1
     warps = max(1, min(8, power_of_two(largest(program, blocks, 1)) // (WARP * adjacent)))
     return Layout(extents, blocks, tiled, rows, order, warps=warps, along="steps", adjacent=adjacent)
 
@@ -101,7 +107,7 @@ def verdict(program: Program, found: tuple[Group, ...] | Reason, sizes: Mapping[
     for state in program.states:
         columns = elements(state.axes, least)
         if columns > max(COLUMNS):
-            held = f"more than the {max(COLUMNS)} that a program holds for {ROWS[0]} steps at once"
+            held = f"more than the {max(COLUMNS)} that a program holds for a block of steps"
             return Verdict(NAME, False, f"{columns} entries of `{state.name}` must stay together, {held}")
     return Verdict(NAME, True, "; ".join(f"{_listed(group)} {_TITLES[group.kind]}" for group in found))
 
@@ -119,9 +125,3 @@ def _whole(program: Program, extents: Mapping[str, int]) -> dict[str, int]:
 def _free(program: Program) -> frozenset[str]:
     """Axes that can be cut into tiles."""
     return frozenset(independent_axes(program)) - matrix_axes(program)
-
-
-def _scanned(found: Sequence[Group]) -> int:
-    """The most tiles that one scan takes."""
-    taken = {"complex": 4, "coupled": 6}
-    return max(taken.get(group.kind, 2) for group in found)
