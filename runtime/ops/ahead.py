@@ -67,7 +67,6 @@ def measure(
         "precision": precision,
         "heads": heads,
         "strategy": strategy,
-        "strategy": strategy,
     }
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run(

@@ -128,10 +128,10 @@ def test_lengths(name: str, steps: int) -> None:
 @pytest.mark.parametrize("name", ["hgrn", "top", "pair"])
 def test_lengths_around_blocks_of_sixty_four(name: str, steps: int) -> None:
     program = SPECS[name]
-    made = compile_kernels(program, small(program), KernelOptions(), "scan")
-    assert made.kernels[0].layout.rows == 64
+    options = KernelOptions(chunk=64)
+    assert compile_kernels(program, small(program), options, "scan").kernels[0].layout.rows == 64
     given = arguments(program, small(program), steps=steps, heads=1)
-    check(program, small(program), given, "scan")
+    check(program, small(program), given, "scan", options=options)
 
 
 @pytest.mark.parametrize("start", [False, True])
