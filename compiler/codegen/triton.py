@@ -147,8 +147,10 @@ def _axis_names(kernel: Kernel) -> list[str]:
 
 def _offsets(layout: Layout, name: str) -> Iterator[str]:
     block, word = layout.blocks[name], identifier(name)
-    start = f"i_{word} * {block} + " if name in layout.tiles else ""
-    yield f"o_{word} = {start}tl.arange(0, {block})"
+    offsets = f"i_{word} * {block} + tl.arange(0, {block})" if name in layout.tiles else f"tl.arange(0, {block})"
+    if layout.adjacent is not None:
+        offsets = f"tl.max_contiguous({offsets}, {min(layout.adjacent, block)})"
+    yield f"o_{word} = {offsets}"
     if layout.padded(Label(name)):
         yield f"m_{word} = o_{word} < {layout.sizes[name]}"
 
@@ -374,26 +376,28 @@ def _fill(layout: Layout, s: Statement) -> str:
 
 
 def _scan(layout: Layout, s: Statement) -> str:
-    """Running results over the rows of several tiles at once, from the first or from the last.
+    """Running results over the rows of several tiles at once.
 
     Where what enters a row is wanted too, it is a second half of the tiles, which begin neutral.
     """
-    targets, reverse, entering = s.attrs
-    axis, more = s.labels.index(ROWS), ", reverse=True" if reverse else ""
+    targets, entering = s.attrs
+    axis = s.labels.index(ROWS)
     if len(targets) == 1:
-        return f"{s.target} = tl.cumsum({s.args[0].name}, axis={axis}{more})"
+        return f"{s.target} = tl.cumsum({s.args[0].name}, axis={axis})"
     operands = ", ".join(ref.name for ref in s.args)
     function = f"_{s.op}_entering" if entering else f"_{s.op}"
-    return f"{', '.join(targets)} = tl.associative_scan(({operands}), {axis}, {function}{more})"
+    return f"{', '.join(targets)} = tl.associative_scan(({operands}), {axis}, {function})"
+
+
+def _flip(layout: Layout, s: Statement) -> str:
+    return f"{s.target} = tl.flip({s.args[0].name}, {s.args[0].labels.index(s.attrs[0])})"
 
 
 def _row(layout: Layout, s: Statement) -> str:
     (ref,), (which,) = s.args, s.attrs
-    same = f"{_vector('o_rows', ROWS, ref.labels)} == {_ROW[which]}"
+    row = "last" if which == "last" else str(layout.rows - 1)
+    same = f"{_vector('o_rows', ROWS, ref.labels)} == {row}"
     return f"{s.target} = tl.sum(tl.where({same}, {ref.name}, 0.0), axis={ref.labels.index(ROWS)})"
-
-
-_ROW = {"first": "0", "last": "last"}
 
 
 def _zeros(layout: Layout, s: Statement) -> str:
@@ -426,6 +430,7 @@ _SPECIAL: dict[str, Callable[[Layout, Statement], str]] = {
     "transpose": _transpose,
     "mask": _mask_sides,
     "fill": _fill,
+    "flip": _flip,
     "row": _row,
     **{op: _scan for op in SCANS},
     "zeros": _zeros,

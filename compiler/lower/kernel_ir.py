@@ -86,9 +86,9 @@ class Statement:
     ``product_sum`` (attrs: the sides summed over), ``select`` (attrs: source side, target side, shift:
     ``out[i] = x[i - shift]``, zero outside), ``transpose``, ``zeros``, ``assign`` and ``accumulate``.
 
-    On rows that are steps: ``scan_KIND`` (attrs: all targets, whether from the right, whether the second half of
-    the targets is what enters each row), ``fill`` (attrs: side, number for its lanes outside) and ``row`` (attrs:
-    ``first`` or ``last``).
+    On rows that are steps: ``scan_KIND`` (attrs: all targets, whether the second half of them is what enters each
+    row), ``fill`` (attrs: side, number for its lanes outside), ``flip`` (attrs: side) and ``row`` (attrs: ``last``,
+    that of the block's last step, or ``end``, that of the tile).
     """
 
     target: str

@@ -43,6 +43,13 @@ def spec(text: str, name: str = "<text>") -> Program:
     return elaborate(parse(Source(name, text)))
 
 
+@cache
+def scans(program: Program, *preferred: int) -> bool:
+    """Whether the scan strategy can run a recurrence at the preferred sizes."""
+    verdicts = compile_kernels(program, sizes_of(program, *preferred), KernelOptions()).verdicts
+    return any(v.strategy == "scan" and v.applies for v in verdicts)
+
+
 def sizes_of(program: Program, *preferred: int, **given: int) -> dict[str, int]:
     """Sizes of all dimensions: the given ones, else the preferred ones in turn."""
     return fitting_sizes(program, preferred * 9, given)

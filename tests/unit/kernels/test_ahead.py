@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from unit.kernels.against_reference import spec
 
 import recurra
 from recurra.compiler.targets import TARGETS
@@ -26,10 +27,58 @@ LIMIT = {target.name: target.shared for target in TARGETS}
     ],
 )
 def test_no_kernel_spills(name: str, sizes: dict[str, int], contracts: bool) -> None:
-    rows = measure(recurra.load(ZOO / f"{name}.rec").program, sizes)
+    rows = measure(recurra.load(ZOO / f"{name}.rec").program, sizes, strategy="recurrent")
     assert {row.target for row in rows} == set(LIMIT)
     assert len({row.kernel for row in rows}) == 4
     for row in rows:
         assert row.spills == 0, row
         assert row.shared <= LIMIT[row.target], row
         assert (row.matrix_instructions > 0) == contracts, row
+
+
+COMPLEX = """recurrence pair
+dims N
+state hr[N], hi[N]
+input ur[N], ui[N], gr[N], gi[N]
+transition hr' = gr * hr - gi * hi + ur
+transition hi' = gi * hr + gr * hi + ui
+output y[N] = hr'
+"""
+COUPLED = """recurrence two
+dims D
+state p[D], q[D]
+input a[D], b[D], c[D], d[D], u[D]
+transition p' = a * p + b * q + u
+transition q' = c * p + d * q
+output y[D] = p' + q'
+"""
+MAXIMUM = """recurrence top
+dims D
+state m[D] = -inf
+input a[D], b[D]
+transition m' = max(m + logsigmoid(a), b)
+output o[D] = exp(b - m')
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("hgrn", {"D": 512}),
+        ("hgrn", {"D": 64}),
+        ("mamba", {"D": 512, "N": 16}),
+        (COMPLEX, {"N": 256}),
+        (COUPLED, {"D": 128}),
+        (MAXIMUM, {"D": 128}),
+        ("gla", {"K": 16, "V": 64}),
+    ],
+    ids=["hgrn-512", "hgrn-64", "mamba", "complex", "coupled", "maximum", "matrix"],
+)
+def test_no_scan_spills(name: str, sizes: dict[str, int]) -> None:
+    program = spec(name) if "\n" in name else recurra.load(ZOO / f"{name}.rec").program
+    rows = measure(program, sizes, strategy="scan")
+    assert {row.target for row in rows} == set(LIMIT)
+    assert len({row.kernel for row in rows}) == 3
+    for row in rows:
+        assert row.spills == 0, row
+        assert row.shared <= LIMIT[row.target] // 4, row  # several programs are to share a multiprocessor

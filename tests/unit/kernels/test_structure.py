@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from unit.kernels.against_reference import STRATEGIES, UNSEEN, ZOO, arguments, run, sizes_of, spec, zoo
+from unit.kernels.against_reference import STRATEGIES, UNSEEN, ZOO, arguments, run, scans, sizes_of, spec, zoo
 
 from recurra.compiler.ir.program import Program
 from recurra.compiler.kernels import Compiled, KernelOptions, compile_kernels
@@ -38,7 +38,8 @@ def compiled(path: Path, strategy: str) -> Compiled:
 
 ALL = pytest.mark.parametrize(
     ("path", "strategy"),
-    [pytest.param(p, s, id=f"{p.stem}-{s}") for p in SPECS for s in STRATEGIES],
+    [pytest.param(p, s, id=f"{p.stem}-{s}") for p in SPECS for s in STRATEGIES]
+    + [pytest.param(p, "scan", id=f"{p.stem}-scan") for p in SPECS if scans(program_of(p), 20, 12)],
 )
 
 
@@ -218,11 +219,13 @@ output y[D] = tanh(h')
 """
 
 
+@pytest.mark.parametrize("strategy", ["recurrent", "scan"])
 @pytest.mark.parametrize("which", ["infer", "adjoint"])
-def test_kernel_ir(which: str, golden: Callable[[str, str], None]) -> None:
-    made = compile_kernels(spec(LEAKY, "leaky.rec"), {"D": 20}, KernelOptions())
+def test_kernel_ir(which: str, strategy: str, golden: Callable[[str, str], None]) -> None:
+    made = compile_kernels(spec(LEAKY, "leaky.rec"), {"D": 20}, KernelOptions(), strategy)
     (kernel,) = (k for k in made.kernels if k.name == f"leaky_{which}")
-    golden(f"leaky_{which}.txt", show_kernel(kernel) + "\n")
+    name = f"leaky_{which}.txt" if strategy == "recurrent" else f"leaky_{which}_{strategy}.txt"
+    golden(name, show_kernel(kernel) + "\n")
 
 
 def test_a_whole_module(golden: Callable[[str, str], None]) -> None:
