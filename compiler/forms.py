@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from .analysis.affine import AffineForm, NotAffine, affine_form
+from .analysis.describe import Names, describe, headline, lines
+from .analysis.infix import ATOM, Infix, Printed
 from .analysis.linear import Reason
 from .ir.program import Program
 from .lower.passes import NotSeparable, Pass, passes
@@ -43,3 +47,51 @@ def form_or_reason(program: Program) -> AffineForm | Reason:
 def _with_form(made: Pass) -> PassForm:
     form = form_or_reason(made.program)
     return PassForm(made, None, form) if isinstance(form, Reason) else PassForm(made, form, None)
+
+
+# ---------------------------------------------------------------- for people
+
+
+def describe_passes(program: Program) -> list[dict[str, Any]]:
+    """What the passes of a recurrence are, as plain data: states, outputs, and ``form`` or ``reason`` with its line."""
+    found = []
+    names: dict[tuple[str, str], Printed] = {}
+    for part in pass_forms(program):
+        outputs = [output.name for output in part.program.outputs if output.name not in part.made.handed]
+        data: dict[str, Any] = {"states": [s.name for s in part.program.states], "outputs": outputs}
+        if part.form is not None:
+            data["form"] = describe(part.program, part.form, names)
+        elif part.reason is not None:
+            span = part.reason.span
+            line = None if span is None else program.source.position(span.start)[0]
+            data["reason"] = {"text": part.reason.text, "line": line}
+        found.append(data)
+        names |= _handed_names(part, names)
+    return found
+
+
+def _handed_names(part: PassForm, names: Names) -> dict[tuple[str, str], Printed]:
+    """What a pass hands on, as the author would write it: ``m`` or ``m'``, and reads of states."""
+    body = list(part.program.body)
+    primed = {("read", state.name): (f"{state.name}'", ATOM) for state in part.program.states}
+    for state in part.program.states:
+        if body[state.next].op != "leaf":
+            body[state.next] = replace(body[state.next], op="leaf", args=(), attrs=("read", state.name))
+    show = Infix(body, {**names, **primed})
+    values = {output.name: output.value for output in part.program.outputs}
+    return {("input", name): show.printed(values[name]) for name in part.made.handed}
+
+
+def pass_lines(data: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What :func:`describe_passes` found, as lines; the ones of a pass below its first are indented."""
+    found = []
+    for index, part in enumerate(data):
+        first = f"pass {index + 1}: " if len(data) > 1 else ""
+        if "form" in part:
+            found.append(first + headline(part["form"]))
+            found += [f"  {line}" for line in lines(part["form"])]
+        else:
+            where = f" on line {part['reason']['line']}" if part["reason"]["line"] is not None else ""
+            states = ", ".join(part["states"])
+            found.append(f"{first}none for {states or 'it'}: {part['reason']['text']}{where}")
+    return found

@@ -18,10 +18,10 @@ from ..ir.builder import Builder
 from ..ir.program import Body, Program, State, live
 from ..ir.types import Axes, Axis
 from .linear import Reason
-from .links import Algebra, Product, RawLink, RawPair, Vector, link_of, merge, value_of
+from .links import Algebra, Product, RawLink, RawPair, Subject, Vector, link_of, merge, value_of
 from .logarithm import log_decay
 from .readout import Read, read_out
-from .terms import NotLinear, Terms
+from .terms import NotLinear, Terms, WrongAxis
 
 MAX_ROWS = 8
 """The most rank-one updates with reads per step."""
@@ -132,24 +132,28 @@ def affine_form(program: Program) -> AffineForm:
     widest = max(program.states, key=lambda s: len(s.axes))
     _check_shape(widest)
     found: list[AffineForm] = []
-    reasons: list[Reason] = []
+    errors: list[NotAffine | NotLinear] = []
     for axis in widest.axes:
         try:
             form = _form(program, axis.name)
         except (NotAffine, NotLinear) as error:
-            reasons.append(error.reason)
+            errors.append(error)
             continue
         if all(read.over == "mix" for read in form.reads):
             return form
         found.append(form)
     if found:
         return found[0]
-    raise NotAffine(_best(reasons))
+    raise NotAffine(_best(errors))
 
 
-def _best(reasons: Sequence[Reason]) -> Reason:
-    """Of the reasons per axis the first that is not about the choice of the axis."""
-    return next((r for r in reasons if not r.text.startswith(("it is mixed along", "its decay"))), reasons[0])
+def _best(errors: Sequence[NotAffine | NotLinear]) -> Reason:
+    """Of the reasons per axis the first that is not about the choice of the axis, or all."""
+    for error in errors:
+        if not isinstance(error, WrongAxis):
+            return error.reason
+    texts = dict.fromkeys(error.reason.text for error in errors)
+    return replace(errors[0].reason, text=", and ".join(texts))
 
 
 def _check_shape(state: State) -> None:
@@ -199,7 +203,7 @@ def _chain(program: Program, algebra: Algebra, state: State, mixed: int) -> list
     """The links from the state to its new value, one per value that every path passes."""
     body = program.body
     start = next((p for p, i in enumerate(body) if i.op == "leaf" and i.attrs == ("state", state.name)), None)
-    names = [axis.name for axis in state.axes]
+    names = tuple(axis.name for axis in state.axes)
     stops = _dominators(body, start, state.next, state.axes) if start is not None else [state.next]
     links = []
     previous = start
@@ -208,7 +212,7 @@ def _chain(program: Program, algebra: Algebra, state: State, mixed: int) -> list
         span = body[stop].span or state.span
         if stop != previous:
             terms = Terms(algebra.builder, basis).of(stop)
-            links.append(link_of(algebra, terms, mixed, names, span))
+            links.append(link_of(algebra, terms, mixed, Subject(state.name, names, span)))
         previous = stop
     return links or [RawLink(Product(), ())]
 

@@ -10,7 +10,7 @@ from ..ir.builder import Builder
 from ..ir.program import Program, depends_on
 from ..ir.types import Axes
 from .linear import Reason
-from .links import Algebra, Vector
+from .links import Algebra, Product, Vector, value_of
 from .terms import Factor, NotLinear, Term, Terms
 
 
@@ -149,13 +149,7 @@ class _Outputs:
             size = builder.size(term.axes[label].size)
             found = self.algebra.sorted(vectors.pop(label, []))
             scalars.append(self.algebra.dot(found[:1], found[1:], size) if found else size)
-        result: int | None = None
-        for scalar in self.algebra.sorted(scalars):
-            result = scalar if result is None else builder.mul(result, scalar)
-        parts = [(label, self.algebra.vector_value(self.algebra.sorted(v))) for label, v in sorted(vectors.items())]
-        if len(parts) > 1:
+        if len(vectors) > 1:
             raise NotLinear(Reason("an output is a matrix", builder.body[position].span))
-        for _, vector in parts:
-            assert vector is not None
-            result = vector if result is None else builder.mul(vector, result)
-        return builder.const(1.0) if result is None else result
+        vector = self.algebra.sorted(value for found in vectors.values() for value in found)
+        return value_of(self.algebra, (Product(self.algebra.sorted(scalars), vector),), ())

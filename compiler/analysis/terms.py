@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..ir.builder import Builder
-from ..ir.program import Instr
+from ..ir.program import Instr, live
 from ..ir.types import Axis
 from .linear import WORDS, Reason
 
@@ -54,6 +54,10 @@ class NotLinear(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.text)
         self.reason = reason
+
+
+class WrongAxis(NotLinear):
+    """The same about one of the axes along which a state could be mixed."""
 
 
 class Terms:
@@ -176,12 +180,23 @@ class Terms:
 def _is_product(instr: Instr, body: Sequence[Instr]) -> bool:
     """Whether a coefficient is taken apart: products always, sums and outer products where they are matrices."""
     match instr.op:
-        case "mul" | "neg" | "broadcast":
+        case "mul":
+            return not _is_normed(instr, body)
+        case "neg" | "broadcast":
             return True
         case "add" | "sub" | "div":
             return len(instr.axes) >= 2
         case "contract":
             return len(instr.axes) > max(len(body[arg].axes) for arg in instr.args)
+    return False
+
+
+def _is_normed(instr: Instr, body: Sequence[Instr]) -> bool:
+    """Whether a product is a vector over its own norm: it stays whole, as its parts can be of any size."""
+    for x, factor in (instr.args, instr.args[::-1]):
+        root = body[factor].args[0] if body[factor].op == "broadcast" else factor
+        if body[root].op == "rsqrt" and x in live(body, (root,)):
+            return True
     return False
 
 
