@@ -9,7 +9,7 @@ from typing import get_args
 
 from ..dsl.latex import latex
 from ..dsl.source import Source
-from .ir.program import Program, live, show_body
+from .ir.program import Program, live, related_sizes, show_body
 from .ir.types import show_axes
 from .kernels import Backend, compile_kernels
 from .kernels import Compiled as Kernels
@@ -35,8 +35,9 @@ class Subject:
     @cached_property
     def kernels(self) -> Kernels:
         program = self.front.program
-        sizes = {dim.name: 64 for dim in program.dims} | dict(self.sizes)
-        sizes |= {dim.name: sizes[dim.alias] for dim in program.dims if dim.alias is not None}
+        given = related_sizes(program.dims, self.sizes)
+        missing = {dim.name: 64 for dim in program.dims if dim.alias is None and dim.name not in given}
+        sizes = related_sizes(program.dims, given | missing)
         return compile_kernels(program, sizes, KernelOptions(), backend=self.backend)
 
 

@@ -113,11 +113,12 @@ class Ident:
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """One item of ``dims K, U = K``."""
+    """One item of ``dims K, U = K, N = 2*K``; ``factor`` is what stands before the ``*``."""
 
     span: Span
     name: Ident
     alias: Ident | None = None
+    factor: Number | Ident | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,8 +97,11 @@ class Builder(Transformer):
     def dims(self, keyword: Token, *items: ast.Dim) -> ast.Dims:
         return ast.Dims(_over(keyword, *items), items)
 
-    def dim(self, name: Token, alias: Token | None) -> ast.Dim:
-        return ast.Dim(_over(name, alias), _ident(name), _ident(alias) if alias else None)
+    def dim(self, name: Token, factor: ast.Number | ast.Ident | None, alias: Token | None) -> ast.Dim:
+        return ast.Dim(_over(name, alias), _ident(name), _ident(alias) if alias else None, factor)
+
+    def factor(self, factor: Token, _star: Token) -> ast.Number | ast.Ident:
+        return self.number(factor) if factor.type == "NUMBER" else _ident(factor)
 
     def const(self, keyword: Token, name: Token, value: ast.Expr) -> ast.Const:
         return ast.Const(_over(keyword, value), _ident(name), _shallow(value))

@@ -44,7 +44,7 @@ def dump(node: object) -> str:
 def _declaration(node: object) -> str:
     match node:
         case ast.Dims(items=items):
-            return _list("dims", *(_list("=", i.name, i.alias) if i.alias else i.name for i in items))
+            return _list("dims", *map(_dim, items))
         case ast.Const(name=name, value=value):
             return _list("const", name, value)
         case ast.State(items=items):
@@ -70,6 +70,12 @@ def _declaration(node: object) -> str:
         case ast.Layer(body=body):
             return _list("layer", *(_list(*item.names, item.value) for item in body))
     raise TypeError(f"not a node of the syntax tree: {type(node).__name__}")
+
+
+def _dim(item: ast.Dim) -> str:
+    if item.alias is None:
+        return item.name.id
+    return _list("=", item.name, _list("*", item.factor, item.alias) if item.factor else item.alias)
 
 
 def _param_item(item: ast.ParamItem) -> str:

@@ -130,6 +130,13 @@ def _orthogonal(draw: Draw) -> Tensor:
     return q if rows >= columns else q.mT.contiguous()
 
 
+def _arange(draw: Draw) -> Tensor:
+    """``first, first + step, ...`` along the last axis: the frequencies of S4D-Lin (Gu et al., 2022)."""
+    first, step = draw.numbers
+    last = first + step * torch.arange(draw.shape[-1], dtype=torch.float64, device=draw.device)
+    return last.expand(draw.shape).clone()
+
+
 def _hippo_real(draw: Draw) -> Tensor:
     """``log(1), log(2), ...`` along the last axis: minus the exponential is S4D-Real (Gu et al., 2022)."""
     last = torch.arange(1, draw.shape[-1] + 1, dtype=torch.float64, device=draw.device).log()
@@ -153,6 +160,7 @@ RULES: dict[str, Rule] = {
     "uniform": _uniform,
     "log_uniform": _log_uniform,
     "inv_softplus_log_uniform": _inv_softplus_log_uniform,
+    "arange": _arange,
     "hippo_real": _hippo_real,
     "spectral": _spectral,
 }

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from ..compiler.analysis.independence import independent_axes
 from ..compiler.checks import check_sizes
-from ..compiler.ir.program import Program
+from ..compiler.ir.program import Program, related_sizes
 from ..compiler.ir.types import Axes
 from ..compiler.options import Options, Precision
 from ..compiler.pipeline import Compiled, compile_source
@@ -402,7 +402,7 @@ class Recurrence:
             self._fitting.add(sizes)
 
     def bind_sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Sizes by dimension, those that share one filled in."""
+        """Sizes by dimension, those that follow from them filled in; CallError where they do not agree."""
         known = {dim.name for dim in self._program.dims}
         for name, size in sizes.items():
             if name not in known:
@@ -410,13 +410,10 @@ class Recurrence:
                 raise CallError(self.name, name, f"is no dimension; there are: {listed}")
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise CallError(self.name, name, "must be a whole number >= 1", came=repr(size))
-        result = dict(sizes)
-        for dim in self._program.dims:
-            if dim.alias is not None and dim.alias in result:
-                result.setdefault(dim.name, result[dim.alias])
-            elif dim.alias is not None and dim.name in result:
-                result[dim.alias] = result[dim.name]
-        return result
+        try:
+            return related_sizes(self._program.dims, sizes)
+        except ValueError as problem:
+            raise CallError(self.name, "", str(problem)) from None
 
     def _shape(self, name: str, axes: Axes, sizes: Mapping[str, int]) -> tuple[int, ...]:
         try:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..compiler.ir.program import Program
-from ..compiler.ir.types import Axes
+from ..compiler.ir.program import Dim, Program
+from ..compiler.ir.size import Size
+from ..compiler.ir.types import Axes, Axis
 from ..dsl.suggest import closest
 from .errors import CallError
 
@@ -51,7 +52,7 @@ class Plan:
     params: tuple[Slot, ...]
     states: tuple[Slot, ...]
     dims: tuple[str, ...]
-    aliases: tuple[tuple[str, str], ...]
+    multiples: tuple[Dim, ...]
     known: frozenset[str]
 
 
@@ -88,11 +89,11 @@ class _Call:
 
 def plan(program: Program) -> Plan:
     """The plan of a spec's calls."""
-    aliases = {dim.name: dim.alias for dim in program.dims if dim.alias is not None}
+    multiples = tuple(dim for dim in program.dims if dim.alias is not None)
 
     def slot(name: str, kind: str, axes: Axes) -> Slot:
         lead = len(_LEADING[kind])
-        return Slot(name, kind, tuple(_axis(axis.name, axis.size, aliases) for axis in axes), lead, lead + len(axes))
+        return Slot(name, kind, tuple(_axis(axis, multiples) for axis in axes), lead, lead + len(axes))
 
     return Plan(
         program.name,
@@ -100,18 +101,17 @@ def plan(program: Program) -> Plan:
         tuple(slot(p.name, "param", p.axes) for p in program.params),
         tuple(slot(s.name, "state", s.axes) for s in program.states),
         tuple(dim.name for dim in program.dims if dim.alias is None),
-        tuple(aliases.items()),
+        multiples,
         frozenset((*(i.name for i in program.inputs), *(p.name for p in program.params))),
     )
 
 
-def _axis(name: str, size: Any, aliases: Mapping[str, str]) -> AxisPlan:
-    factors: dict[str, int] = {}
-    for dim, factor in size.terms:
-        while dim in aliases:
-            dim = aliases[dim]
-        factors[dim] = factors.get(dim, 0) + factor
-    return AxisPlan(name, size.constant, tuple(factors.items()))
+def _axis(axis: Axis, multiples: Sequence[Dim]) -> AxisPlan:
+    sizes = {dim.name: dim.size for dim in multiples}
+    total = Size(axis.size.constant)
+    for dim, factor in axis.size.terms:
+        total += sizes.get(dim, Size.of(dim)) * factor
+    return AxisPlan(axis.name, total.constant, total.terms)
 
 
 def bind(
@@ -145,8 +145,8 @@ def bind(
     _check_bound(call)
     dtype = _dtype(plan, arguments)
     device = _device(plan, arguments)
-    for dim, target in plan.aliases:
-        call.sizes[dim] = call.sizes[_root(plan, target)]
+    for dim in plan.multiples:
+        call.sizes[dim.name] = dim.size.bind(call.sizes)
     return Bound(
         call.sizes,
         call.lead.get("B", 1),
@@ -159,13 +159,6 @@ def bind(
         params,
         starts,
     )
-
-
-def _root(plan: Plan, dim: str) -> str:
-    aliases = dict(plan.aliases)
-    while dim in aliases:
-        dim = aliases[dim]
-    return dim
 
 
 # ---------------------------------------------------------------- names and kinds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..ir.program import Program, live
+from ..ir.program import Program, live, related_sizes
 from ..ir.size import Size
 
 
@@ -34,23 +34,17 @@ def check_sizes(program: Program, sizes: Mapping[str, int]) -> tuple[str, ...]:
 def fitting_sizes(program: Program, preferred: Iterable[int], given: Mapping[str, int] | None = None) -> dict[str, int]:
     """A size for every dimension: given, or a preferred one (in turn), or the next above it that the
     spec's slices and indices allow."""
-    aliases = {dim.name: dim.alias for dim in program.dims if dim.alias is not None}
-    own = [dim.name for dim in program.dims if dim.name not in aliases]
-    fixed = {name: size for name, size in (given or {}).items() if name in own}
-    sizes = dict(zip(own, preferred, strict=False)) | fixed
+    own = {dim.name: dim.alias or dim.name for dim in program.dims}
+    fixed = related_sizes(program.dims, given or {})
+    sizes = dict(zip(dict.fromkeys(own.values()), preferred, strict=False))
+    sizes |= {name: fixed[name] for name in sizes.keys() & fixed.keys()}
     while True:
-        bound = sizes | {name: sizes[_root(name, aliases)] for name in aliases}
+        bound = related_sizes(program.dims, sizes)
         short = [size for size in _must_not_be_negative(program) if size.bind(bound) < 0]
-        grows = {_root(name, aliases) for size in short for name, factor in size.terms if factor > 0} - fixed.keys()
+        grows = {own[name] for size in short for name, factor in size.terms if factor > 0} - fixed.keys()
         if not grows:
             return bound
         sizes.update({name: sizes[name] + 1 for name in grows})
-
-
-def _root(name: str, aliases: Mapping[str, str]) -> str:
-    while name in aliases:
-        name = aliases[name]
-    return name
 
 
 def _must_not_be_negative(program: Program) -> list[Size]:

@@ -94,28 +94,50 @@ class Declarations:
     # ------------------------------------------------------------ one item each
 
     def _dim(self, item: ast.Dim) -> None:
-        root = item.name.id
-        if item.alias is not None:
-            try:
-                other = self.names.find(item.alias.id, item.alias.span, self.names.order)
-            except Mistake as mistake:
-                self.report.add(mistake)
-                self.names.lost.add(item.name.id)
-                return
-            except Silent:
-                self.names.lost.add(item.name.id)
-                return
-            if other.kind != "dimension" or other.size is None:
-                message = f"a second name is given to a dimension, and `{other.name}` is {other.described}"
-                self.report.add(
-                    Mistake("E0206", message, item.alias.span, labels=(Label(other.span, "declared here"),))
-                )
-                self.names.lost.add(item.name.id)
-                return
-            root = other.size.terms[0][0]
-        if self.names.declare(item.name, "dimension", size=Size.of(root)):
-            alias = root if item.alias is not None else None
-            self.found.dims.append(Dim(item.name.id, alias, item.name.span))
+        alias, times = None, 1
+        try:
+            if item.alias is not None:
+                alias, times = self._multiple(item.alias, item.factor)
+        except Mistake as mistake:
+            self.report.add(mistake)
+            self.names.lost.add(item.name.id)
+            return
+        except Silent:
+            self.names.lost.add(item.name.id)
+            return
+        dim = Dim(item.name.id, alias, item.name.span, times)
+        if self.names.declare(item.name, "dimension", size=dim.size):
+            self.found.dims.append(dim)
+
+    def _multiple(self, alias: ast.Ident, factor: ast.Number | ast.Ident | None) -> tuple[str, int]:
+        """The dimension that has a size of its own, and how many times it (Mistake or Silent if there is none)."""
+        times = 1 if factor is None else self._factor(factor)
+        other = self.names.find(alias.id, alias.span, self.names.order)
+        if other.kind != "dimension" or other.size is None:
+            message = f"a second name is given to a dimension, and `{other.name}` is {other.described}"
+            if factor is not None:
+                message = f"a size is a multiple of a dimension, and `{other.name}` is {other.described}"
+            raise Mistake("E0206", message, alias.span, labels=(Label(other.span, "declared here"),))
+        ((root, inner),) = other.size.terms
+        return root, inner * times
+
+    def _factor(self, factor: ast.Number | ast.Ident) -> int:
+        """A whole number, at least 1, written or a const (Mistake or Silent if it is none)."""
+        labels: tuple[Label, ...] = ()
+        if isinstance(factor, ast.Number):
+            number = factor.value
+        else:
+            const = self.names.find(factor.id, factor.span, self.names.order)
+            labels = (Label(const.span, "declared here"),)
+            if const.number is None:
+                message = f"a factor is a whole number or a const, and `{const.name}` is {const.described}"
+                raise Mistake("E0206", message, factor.span, labels=labels)
+            number = const.number
+        if number < 1 or number != int(min(number, 2**53)):
+            message = f"a size is a whole multiple of another one, and the factor is {number:g}"
+            helps = ("name the smaller of the two sizes first: `dims M, N = 2 * M`",) if 0 < number < 1 else ()
+            raise Mistake("E0224", message, factor.span, "", *helps, labels=labels)
+        return int(number)
 
     def _const(self, item: ast.Const) -> None:
         self.e.before = self.names.order

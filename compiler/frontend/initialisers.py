@@ -42,6 +42,7 @@ RULES: dict[str, Rule] = {
                         "`lo` is positive and at most `hi`"),
     "inv_softplus_log_uniform": Rule("inv_softplus_log_uniform(lo, hi)", 2, lambda lo, hi: _finite(hi) and 0 < lo <= hi,
                                      "`lo` is positive and at most `hi`"),
+    "arange": Rule("arange(first, step)", 2, _finite, "both are finite"),
     "hippo_real": Rule("hippo_real"),
     "spectral": Rule("spectral(radius)", 1, lambda radius: _finite(radius) and radius >= 0,
                      "a spectral radius is not negative", matrix=True, square=True),

@@ -6,12 +6,13 @@ stand before it. All evaluators are one loop over a body. Equal instructions are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...dsl.ast import Layer
 from ...dsl.source import Source, Span
+from .size import Size
 from .types import EVERYTHING, Axes, Interval, show_axes
 
 
@@ -36,11 +37,34 @@ Body = tuple[Instr, ...]
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """A symbolic size; ``alias`` names the dimension whose size it shares."""
+    """A symbolic size, its own or ``times`` that of the dimension ``alias``, which has its own."""
 
     name: str
     alias: str | None
     span: Span
+    times: int = 1
+
+    @property
+    def size(self) -> Size:
+        """The size in dimensions that have their own."""
+        return Size.of(self.alias or self.name) * self.times
+
+
+def related_sizes(dims: Iterable[Dim], sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes and those that follow from them; ValueError, saying why, where none do."""
+    own: dict[str, int] = {}
+    givers: dict[str, str] = {}
+    for dim in dims:
+        if dim.name not in sizes:
+            continue
+        size, root = sizes[dim.name], dim.alias or dim.name
+        if size % dim.times:
+            raise ValueError(f"{dim.name} = {size} is not {dim.times} times a whole {root}")
+        if own.setdefault(root, size // dim.times) != size // dim.times:
+            giver = givers[root]
+            raise ValueError(f"{dim.name} = {size} does not go with {giver} = {sizes[giver]}: {dim.name} is {dim.size}")
+        givers.setdefault(root, dim.name)
+    return {dim.name: dim.size.bind(own) for dim in dims if (dim.alias or dim.name) in own}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +95,7 @@ class Initialiser:
     """How a param starts: a rule by name with its numbers, or ``expression`` of the head index.
 
     ``rule`` is one of zeros, ones, identity, orthogonal, normal, uniform, log_uniform,
-    inv_softplus_log_uniform, hippo_real, spectral, or ``expression``; then ``value`` is a value of
+    inv_softplus_log_uniform, arange, hippo_real, spectral, or ``expression``; then ``value`` is a value of
     the program's body that reads at most the leaf ("head", "head").
     """
 

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations, count
 
 from ..autodiff.reverse import AdjointStep
 from ..ir.builder import Builder
@@ -393,12 +393,15 @@ class _Writer:
 
 
 def _joined(parts: list[tuple[_Product, tuple[int, ...]]], out: tuple[int, ...], axes: Axes) -> _Product:
-    """Products multiplied: each comes with the labels that its own axes have in the whole."""
+    """Products multiplied: each comes with the labels that its own axes have in the whole; what it sums over gets
+    labels of its own."""
     factors: list[_Factor] = []
     found: dict[int, Axis] = {}
     negative = False
+    unused = count(1 + max((*out, *chain.from_iterable(labels for _, labels in parts)), default=0))
     for product, labels in parts:
         names = dict(zip(product.out, labels, strict=True))
+        names |= {label: next(unused) for label in sorted(product.summed)}
         found |= {names[label]: axis for label, axis in product.axes.items() if label in names}
         factors += [replace(f, labels=tuple(names[label] for label in f.labels)) for f in product.factors]
         negative ^= product.negative

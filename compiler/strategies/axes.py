@@ -17,9 +17,11 @@ def axis_order(program: Program) -> dict[str, int]:
 
 
 def axis_sizes(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The size of every axis by name, and of every dimension: expressions and bounds of slices read those."""
     axes = [axis for instr in program.body for axis in instr.axes]
     axes += [axis for leaf in program.leaves() for axis in leaf.axes]
-    return {axis.name: axis.size.bind(sizes) for axis in axes}
+    dims = {dim.name: dim.size.bind(sizes) for dim in program.dims}
+    return {axis.name: axis.size.bind(sizes) for axis in axes} | dims
 
 
 def matrix_products(program: Program) -> list[tuple[Axes, Axes]]:

@@ -46,6 +46,8 @@ def layout(program: Program, sizes: Mapping[str, int], tiles: Mapping[str, int] 
     for name in reversed(shared):
         blocks[name] = _shared_block(program, blocks, name, rows)
     for name, block in (tiles or {}).items():
+        if name not in order:
+            raise ValueError(f"no axis {name!r} to tile; there are {', '.join(order)}")
         _check_tile(program, extents, name, block)
         blocks[name] = block
     tiled = tuple(name for name in order if name in blocks and blocks[name] < extents[name])
@@ -54,8 +56,6 @@ def layout(program: Program, sizes: Mapping[str, int], tiles: Mapping[str, int] 
 
 
 def _check_tile(program: Program, sizes: Mapping[str, int], name: str, block: int) -> None:
-    if name not in sizes:
-        raise ValueError(f"no axis {name!r} to tile; there are {', '.join(sizes)}")
     if block < 1 or block != power_of_two(block):
         raise ValueError(f"a tile of {block} along {name}: must be a power of two")
     if block < sizes[name] and name not in independent_axes(program):

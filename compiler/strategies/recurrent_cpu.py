@@ -54,8 +54,8 @@ def layout(program: Program, sizes: Mapping[str, int], tiles: Mapping[str, int] 
     for name in sorted(free, key=lambda name: name != lane):
         blocks[name] = _block(program, blocks, name)
     for name, wanted in (tiles or {}).items():
-        if name not in extents:
-            raise ValueError(f"no axis {name!r} to tile; there are {', '.join(extents)}")
+        if name not in order:
+            raise ValueError(f"no axis {name!r} to tile; there are {', '.join(order)}")
         if wanted < extents[name] and name not in free:
             raise ValueError(f"tiles of {wanted} along {name} do not work: its entries depend on each other")
         blocks[name] = max(d for d in _divisors(extents[name]) if d <= max(1, wanted))

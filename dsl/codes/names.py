@@ -209,8 +209,8 @@ output o = x""",
         "E0222",
         "an initialiser that does not exist",
         """A param starts as zeros, ones, identity, orthogonal, normal(std), uniform(lo, hi), log_uniform(lo, hi),
-        inv_softplus_log_uniform(lo, hi), hippo_real or spectral(radius), or as a constant expression that may read
-        `head`, the number of the head.""",
+        inv_softplus_log_uniform(lo, hi), arange(first, step), hippo_real or spectral(radius), or as a constant
+        expression that may read `head`, the number of the head.""",
         "param W[D, D] init ortogonal",
         "param W[D, D] init orthogonal",
     ),
@@ -225,7 +225,8 @@ output o = x""",
     Code(
         "E0224",
         "a size that is no positive integer",
-        """Axes that are declared with a const have as many entries as it says, so it is a whole number, at least 1.""",
+        """Axes that are declared with a const have as many entries as it says, so it is a whole number, at least 1.
+        So is the factor of a dimension that is a multiple of another one (`dims M, N = 2 * M`).""",
         """const N = 1.5
 input k[N]""",
         """const N = 2

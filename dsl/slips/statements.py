@@ -259,11 +259,21 @@ def value_of_declaration(f: Failure) -> Diagnostic | None:
             return f.error("E0107", "a parameter has no `=`", "", "write its start as `init zeros`, or bind a `let`")
         if word == "input" and "UNIT" in f.expected:
             return f.error("E0107", "an input has no value: it comes with the data", "", "bind a value with `let`")
-    if word == "dims" and f.previous is not None and f.previous.type == "_EQ" and f.token.type == "NUMBER":
-        name = f.before[-2].text
-        return f.error("E0112", "a dimension has no fixed size", "expected a dimension's name",
-                       f"write `const {name} = {f.token.text}`")  # fmt: skip
-    return None
+    return size_of_dimension(f) if word == "dims" else None
+
+
+def size_of_dimension(f: Failure) -> Diagnostic | None:
+    """``dims K = 4``, ``dims N = M / 2``."""
+    separators = [i for i, token in enumerate(f.before) if token.type == "_COMMA"]
+    item = f.before[separators[-1] + 1 if separators else 1 :]
+    if [token.type for token in item[1:]] == ["_EQ", "NUMBER"] and f.token.type in ("_NEWLINE", "_COMMA"):
+        helps = f"write `const {item[0].text} = {item[2].text}`"
+        return f.error("E0112", "a dimension has no fixed size", "expected a dimension's name", helps,
+                       span=item[2].span)  # fmt: skip
+    if len(item) < 2 or item[1].type != "_EQ" or f.token.type == "_NEWLINE":
+        return None
+    message = "a dimension has the size of another one or a whole multiple of it"
+    return f.error("E0112", message, "", "write it as in `dims M, N = 2 * M`")
 
 
 def missing_equal(f: Failure) -> Diagnostic | None:

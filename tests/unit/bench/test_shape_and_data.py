@@ -37,6 +37,15 @@ def test_aliases_slices_and_no_inputs():
         "recurrence r\ndims D, E = D\nstate h[D, E]\ninput x[D]\ntransition h' = h\noutput o[D] = x\n"
     )
     assert shape_of(aliased, {"E": 5}).sizes == {"D": 5, "E": 5}
+    doubled = recurra.load(
+        "recurrence r\ndims M, N = 2 * M\nstate h[N]\ninput x[N]\ntransition h' = h\noutput o = h'[70]\n"
+    )
+    assert shape_of(doubled, {}).sizes == {"M": 64, "N": 128}
+    assert shape_of(doubled, {"N": 72}).sizes == {"M": 36, "N": 72}
+    with pytest.raises(CallError, match="N = 73 is not 2 times a whole M"):
+        shape_of(doubled, {"N": 73})
+    with pytest.raises(CallError, match="70"):
+        shape_of(doubled, {"N": 8})
     sliced = recurra.load("recurrence r\ndims D\nstate h[D]\ninput x\ntransition h' = h + x\noutput o = h'[70]\n")
     assert shape_of(sliced, {}).sizes == {"D": 71}
     with pytest.raises(CallError, match="70"):

@@ -86,6 +86,17 @@ def test_values_of_drawn_programs(program: Program) -> None:
     assert_factoring_changes_no_value(program, SIZES)
 
 
+def test_values_of_products_under_other_axes() -> None:
+    """A sum that is transposed, or goes by other names, keeps what it sums over."""
+    head = "recurrence r\ndims K, V\nstate S[K, V]\ninput q[K], k[K], v[V]\nparam W[K, V], U[V, V]\n"
+    text = head + "transition S' = S + k * (2 * (W @ S.T).T @ W) - outer(k, v)\n"
+    text += "output o[K, V] = (U @ S'.T).T * (q @ S')\n"
+    assert_factoring_changes_no_value(spec(text), {"K": 3, "V": 2})
+    text = "recurrence r\ndims M, N = 2 * M\nstate S[N, M]\ninput z[N], a[M]\nparam W[M, N]\n"
+    text += "transition S' = S + outer(concat(W @ z, sum(S, N)) + z, a)\noutput o[M] = z @ S'\n"
+    assert_factoring_changes_no_value(spec(text), {"M": 3, "N": 6})
+
+
 # ---------------------------------------------------------------- what it saves
 
 

@@ -70,6 +70,7 @@ def test_expression(text: str, expected: str) -> None:
     ("text", "expected"),
     [
         ("dims K, U = K", "(dims K (= U K))"),
+        ("dims M, N = 2*M, L = R * N", "(dims M (= N (* 2 M)) (= L (* R N)))"),
         ("const N = 2 * 3", "(const N (* 2 3))"),
         ("state S[K, V], m = -inf, h[K] = 1", "(state (S [K V]) (m (neg inf)) (h [K] 1))"),
         ("input q[K], x", "(input (q [K]) (x))"),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recurra.compiler.frontend import elaborate
-from recurra.compiler.ir.program import Initialiser, Program, depends_on, show_body
+from recurra.compiler.ir.program import Initialiser, Program, depends_on, related_sizes, show_body
 from recurra.compiler.ir.size import Size
 from recurra.compiler.ir.types import EVERYTHING, Axis, Interval
 from recurra.compiler.ir.verify import check_program
@@ -54,6 +54,31 @@ transition m' = m
 transition h' = h
 output o = m
 """
+
+
+def test_multiples_of_dimensions() -> None:
+    text = "const R = 3\ndims M, N = 2 * M, L = R * N, U = N\nstate h[N]\ninput x[M], y[L], z[U]\n"
+    found = program(text + "transition h' = concat(x, h[0:M]) / N\noutput o[N] = h'\n")
+    assert [(d.name, d.alias, d.times, str(d.size)) for d in found.dims] == [
+        ("M", None, 1, "M"),
+        ("N", "M", 2, "2*M"),
+        ("L", "M", 6, "6*M"),
+        ("U", "M", 2, "2*M"),
+    ]
+    assert found.states[0].axes == (Axis("N", Size.of("M") * 2),)
+    assert [i.axes[0].size.bind({"M": 5}) for i in found.inputs] == [5, 30, 10]
+    assert program(text + "transition h' = h\noutput o[N] = h'\n", R=2).dims[2].times == 4
+
+
+def test_related_sizes() -> None:
+    dims = program("dims M, N = 2 * M, K\nstate h[N]\ntransition h' = h\noutput o[N] = h'\n").dims
+    assert related_sizes(dims, {"N": 6}) == {"M": 3, "N": 6}
+    assert related_sizes(dims, {"M": 3, "N": 6, "K": 1}) == {"M": 3, "N": 6, "K": 1}
+    assert related_sizes(dims, {}) == {}
+    with pytest.raises(ValueError, match=r"^N = 7 is not 2 times a whole M$"):
+        related_sizes(dims, {"N": 7})
+    with pytest.raises(ValueError, match=r"^N = 6 does not go with M = 4: N is 2\*M$"):
+        related_sizes(dims, {"N": 6, "M": 4})
 
 
 def test_declarations() -> None:

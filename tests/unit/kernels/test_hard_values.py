@@ -97,12 +97,16 @@ def test_delta_rule_at_the_ends(beta: float, keys: str, strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", WAYS)
-@pytest.mark.parametrize("name", ["delta_net", "gated_delta_net", "kda", "rwkv7"])
+@pytest.mark.parametrize(
+    "name",
+    ["delta_net", "gated_delta_net", "kda", "rwkv7", "gdn2", "comba", "oja", "longhorn", "momentum_delta"],
+)
 def test_zero_keys_that_the_spec_normalises(name: str, strategy: str) -> None:
     program = zoo(name)
     sizes = sizes_of(program, 3, 2)
     given = arguments(program, sizes, steps=3, heads=1)
-    zero = {key: (lambda x: torch.cat([x[:, :1], 0 * x[:, 1:]], 1)) for key in ("k", "q") if key in given.inputs}
+    names = ("k", "q", "p", "v") if name in ("comba", "oja") else ("k", "q")
+    zero = {key: (lambda x: torch.cat([x[:, :1], 0 * x[:, 1:]], 1)) for key in names if key in given.inputs}
     check(program, sizes, changed(given, **zero), strategy, options=OPTIONS)
 
 
@@ -115,6 +119,17 @@ LOGITS = {
     "lstm": ["xi", "xf", "xg", "xo"],
     "mamba": None,
     "hgrn": None,
+    "mamba2": ["dt"],
+    "mamba_neg": ["dt"],
+    "mamba3_siso": ["a", "trap", "dt"],
+    "hgrn2": ["f"],
+    "mingru": ["z"],
+    "rg_lru": ["r", "i"],
+    "gdn2": ["g", "eb", "wb"],
+    "oja": ["g"],
+    "longhorn": ["b"],
+    "gsa": ["g"],
+    "rwkv4": ["k"],
 }
 
 
@@ -136,7 +151,7 @@ def test_logits_of_ten_thousand(name: str, strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", WAYS)
-@pytest.mark.parametrize("name", ["mlstm", "slstm"])
+@pytest.mark.parametrize("name", ["mlstm", "slstm", "rwkv4"])
 def test_states_that_start_at_minus_infinity(name: str, strategy: str) -> None:
     program = zoo(name)
     sizes = sizes_of(program, 3, 2)

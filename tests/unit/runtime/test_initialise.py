@@ -58,6 +58,10 @@ def test_uniform_rules_fill_their_bounds(rule: str) -> None:
     assert abs((middle > W).double().mean() - 0.5) < 0.02
 
 
+def test_arange_counts_along_the_last_axis() -> None:
+    torch.testing.assert_close(drawn("arange", 0.5, 2.0), torch.tensor([0.5, 2.5, 4.5, 6.5]).double().expand(3, 6, 4))
+
+
 def test_hippo_real_counts_along_the_last_axis() -> None:
     W = drawn("hippo_real")
     torch.testing.assert_close(W.exp(), torch.arange(1.0, 5).double().expand(3, 6, 4))
@@ -86,8 +90,8 @@ def test_expression_of_the_head() -> None:
 
 
 def test_every_rule_of_the_language_is_there() -> None:
-    named = "zeros ones identity orthogonal normal uniform log_uniform inv_softplus_log_uniform hippo_real spectral"
-    assert list(RULES) == named.split()
+    named = "zeros ones identity orthogonal normal uniform log_uniform inv_softplus_log_uniform arange hippo_real"
+    assert list(RULES) == [*named.split(), "spectral"]
 
 
 def test_a_seed_means_the_same_at_every_dtype() -> None:

@@ -9,6 +9,7 @@ import torch
 from programs import declare
 from torch._dynamo.testing import CompileCounter
 
+import recurra
 from recurra.compiler.ir.types import Interval
 from recurra.runtime.errors import CallError
 from recurra.runtime.input_checks import check_inputs, check_values, input_checks_enabled
@@ -187,6 +188,28 @@ def test_derived_constant_and_renamed_sizes() -> None:
     assert "has size 7 on axis U, but U = 6 by `x`" in str(caught.value)
     with pytest.raises(CallError, match="has size 4 where the spec says 3"):
         bind(spec, given | {"j": torch.ones(1, 1, 1, 4)})
+
+
+def test_multiples() -> None:
+    text = "recurrence demo\ndims M, N = 2 * M\nstate h[N]\ninput x[N], t[M]\n"
+    both = recurra.load(text + "transition h' = h + x + sum(t)\noutput o[N] = h'\n")
+    x, t = torch.ones(1, 1, 1, 6), torch.ones(1, 1, 1, 3)
+    assert bind(plan(both.program), {"x": x, "t": t}).sizes == {"M": 3, "N": 6}
+    with pytest.raises(CallError) as caught:
+        bind(plan(both.program), {"x": x, "t": torch.ones(1, 1, 1, 6)})
+    assert "`t` has size 6 on axis M, but M = 3 by `x`" in str(caught.value)
+    with pytest.raises(CallError) as caught:
+        bind(plan(both.program), {"x": torch.ones(1, 1, 1, 7), "t": t})
+    assert "`x` has size 7 on axis N, which no M >= 1 gives" in str(caught.value)
+    # Where the larger size alone comes with the tensors, the smaller one follows.
+    alone = recurra.load(text.replace(", t[M]", "") + "transition h' = h / M + x\noutput o[N] = h'\n")
+    assert bind(plan(alone.program), {"x": x}).sizes == {"M": 3, "N": 6}
+    assert alone(x=x).shape == (1, 1, 1, 6)
+    assert alone.bind_sizes({"N": 6}) == {"M": 3, "N": 6}
+    with pytest.raises(CallError, match="demo: N = 7 is not 2 times a whole M"):
+        alone.bind_sizes({"N": 7})
+    with pytest.raises(CallError, match="demo: N = 6 does not go with M = 2"):
+        alone.initial(N=6, M=2)
 
 
 def test_a_size_that_only_a_state_has() -> None:

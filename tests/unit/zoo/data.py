@@ -11,7 +11,7 @@ from torch import Tensor
 from recurra.compiler.ir.program import Program
 from recurra.compiler.ir.types import Axes, Interval
 
-SIZES = {"K": 4, "V": 3, "D": 5, "I": 3, "M": 6, "N": 2}
+SIZES = {"K": 4, "V": 3, "D": 5, "I": 3, "M": 6, "N": 2, "P": 3}
 BATCH, LENGTH, HEADS = 2, 7, 3
 
 

@@ -15,8 +15,8 @@ import recurra
 ZOO = Path(__file__).parents[3] / "examples" / "zoo"
 
 
-# The running maximum of the xLSTM cells starts at minus infinity, all else at zero.
-FILL = {"slstm": {"m": -math.inf}, "mlstm": {"m": -math.inf}}
+# Running maxima start at minus infinity, all else at zero.
+FILL = {"slstm": {"m": -math.inf}, "mlstm": {"m": -math.inf}, "rwkv4": {"mx": -math.inf}}
 
 
 def call(rec, inputs, params, **options):
@@ -27,7 +27,10 @@ def call(rec, inputs, params, **options):
     return by_name(rec.program, outputs), final
 
 
-@pytest.mark.parametrize("started", [False, True], ids=["default-start", "given-start"])
+STARTED = pytest.mark.parametrize("started", [False, True], ids=["default-start", "given-start"])
+
+
+@STARTED
 @pytest.mark.parametrize("name", STEPS)
 def test_outputs_and_final_states(name, started):
     rec = recurra.load(ZOO / f"{name}.rec")
@@ -42,12 +45,15 @@ def test_outputs_and_final_states(name, started):
         torch.testing.assert_close(value, (expected | end)[key], rtol=1e-10, atol=1e-12)
 
 
+@STARTED
 @pytest.mark.parametrize("name", STEPS)
-def test_gradients(name):
+def test_gradients(name, started):
+    """Also from the default start, where a running maximum comes from minus infinity."""
     rec = recurra.load(ZOO / f"{name}.rec")
     inputs, params = arguments(rec.program)
-    initial = starts(rec.program)
-    leaves = [t.requires_grad_() for t in (*inputs.values(), *params.values(), *initial.values())]
+    initial = starts(rec.program) if started else default_starts(rec.program, FILL.get(name, {}))
+    leaves = [t.requires_grad_() for t in (*inputs.values(), *params.values())]
+    leaves += [t.requires_grad_() for t in initial.values() if t.isfinite().all()]
 
     def gradients(outputs, final):
         total = sum((value * torch.cos(value)).sum() for value in (*outputs.values(), *final.values()))

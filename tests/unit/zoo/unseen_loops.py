@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import exp, relu, sigmoid, tanh
-from torch.nn.functional import layer_norm, softplus
-from unit.zoo.loops import Step, col, l2norm, outer, row, scaled
+from torch.nn.functional import layer_norm, silu, softplus
+from unit.zoo.loops import Step, col, erase, l2norm, outer, row, scaled, times
 
 
 def two_sided_delta(x, p, s):
@@ -79,7 +79,69 @@ def split_flow(x, p, s):
     return {"z": z, "line": line}, {"o": z.roll(1, -1), "late": line[..., 0] - line[..., 2]}
 
 
+def two_key_erase(x, p, s):
+    full = torch.diag_embed(sigmoid(x.g)) + outer(x.w1, x.r1) - outer(x.w2, x.r2)
+    S = full @ s.S + outer(x.k, x.v)
+    return {"S": S}, {"o": row(x.q, S)}
+
+
+def right_erase(x, p, s):
+    vn, beta = l2norm(x.v), 2 * sigmoid(x.b)
+    S = erase(times(sigmoid(x.g), s.S).mT, vn, beta).mT + times(beta, outer(x.k, vn))
+    return {"S": S}, {"o": row(scaled(x.q), S)}
+
+
+def decay_between(x, p, s):
+    (k0, k1), (v0, v1), (b0, b1) = x.k.unbind(-2), x.v.unbind(-2), x.beta.unbind(-1)
+    S = times(x.alpha, erase(s.S, k0, b0) + times(b0, outer(k0, v0)))
+    S = erase(S, k1, b1) + times(b1, outer(k1, v1))
+    return {"S": S}, {"o": row(scaled(x.q), S)}
+
+
+def two_writes(x, p, s):
+    a = exp(-softplus(x.g))
+    writes = torch.stack([x.k, -(1 - a) * x.p], -1) @ torch.stack([x.v, tanh(x.w)], -2)
+    S = a[..., None] * s.S + writes
+    return {"S": S}, {"o": row(x.q, S)}
+
+
+def column_decay_erase(x, p, s):
+    kn, beta = l2norm(x.k), sigmoid(x.b)
+    S = erase(s.S, kn, beta) @ torch.diag_embed(exp(-softplus(x.g))) + times(beta, outer(kn, x.v))
+    return {"S": S}, {"o": row(scaled(l2norm(x.q)), S)}
+
+
+def normalised_bonus(x, p, s):
+    kn = l2norm(x.k)
+    read = row(x.q, s.S + outer(p.u * kn, x.v))
+    S = times(x.alpha, erase(s.S, kn, x.beta)) + times(x.beta, outer(kn, x.v))
+    return {"S": S}, {"o": p.scale * layer_norm(read, read.shape[-1:], eps=1e-5) * silu(x.z)}
+
+
+def signed_normaliser(x, p, s):
+    a, kp = tanh(p.sharp * x.g), exp(-x.k * x.k)
+    S, n = times(a, s.S) + outer(kp, x.v), a[..., None] * s.n + kp
+    weight = 1 + (x.q * n).sum(-1, keepdim=True).abs()
+    return {"S": S, "n": n}, {"o": row(x.q, S) / weight}
+
+
+def offset_householders(x, p, s):
+    S = times(exp(-softplus(x.g)), s.S)
+    for j in range(3):
+        kn, beta = l2norm(x.k + p.offset[:, j]), x.beta[..., j]
+        S = erase(S, kn, beta) + times(beta, outer(kn, x.v[..., j, :]))
+    return {"S": S}, {"o": row(scaled(x.q), S), "before": row(l2norm(x.k), s.S)}
+
+
 STEPS: dict[str, Step] = {
+    "two_key_erase": two_key_erase,
+    "right_erase": right_erase,
+    "decay_between": decay_between,
+    "two_writes": two_writes,
+    "column_decay_erase": column_decay_erase,
+    "normalised_bonus": normalised_bonus,
+    "signed_normaliser": signed_normaliser,
+    "offset_householders": offset_householders,
     "two_sided_delta": two_sided_delta,
     "two_sided_delta_free": two_sided_delta,
     "coupled_memories": coupled_memories,
