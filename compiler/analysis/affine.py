@@ -172,11 +172,12 @@ def _form(program: Program, mix: str) -> AffineForm:
     chains = []
     names = {state.name for state in program.states}
     for state in program.states:
+        _check_alone(program, state, names)
+    for state in program.states:
         axes = [axis.name for axis in state.axes]
         if mix not in axes or len(axes) > 2:
             raise NotAffine(Reason(f"`{state.name}` has no axis {mix} to share", state.span))
         member = Member(state.name, state.axes, axes.index(mix))
-        _check_alone(program, state, names)
         members.append(member)
         chains.append(_chain(program, algebra, state, member.position))
     size = builder.size(members[0].mix.size)

@@ -52,7 +52,16 @@ def headline(data: Mapping[str, Any]) -> str:
 def lines(data: Mapping[str, Any]) -> list[str]:
     """The step as statements of the language, then the outputs."""
     found = [line for statements in data["transition"].values() for line in statements]
-    return found + [f"{name} = {text}" for name, text in data["outputs"].items()]
+    reads = ", ".join(dict.fromkeys(read["text"] for read in data["reads"]))
+    if len(reads) > LONGEST:
+        reads = f"what is read of {', '.join(dict.fromkeys(read['state'] for read in data['reads']))}"
+    for name, text in data["outputs"].items():
+        found.append(f"{name} = {text}" if len(text) <= LONGEST else f"{name} is made of {reads} and what is given")
+    return found
+
+
+LONGEST = 90
+"""Characters of an output that is printed as it is."""
 
 
 class _Words:
@@ -107,6 +116,7 @@ class _Words:
             "query": None if read.query is None else self.show(read.query),
             "over": member.axes[axis].name,
             "when": "before the step" if read.before else "after the step",
+            "text": self._read(read)[0],
         }
 
     def _read(self, read: Read) -> Printed:
