@@ -11,17 +11,19 @@ SCALAR_DECAYS = (
     "exp(-softplus(g1))",
     "alpha",  # an input in (0, 1]
     "exp(-exp(lam))",  # a param: constant
-    "0.9",
     "tanh(g0)",  # signed
+    "alpha * sigmoid(g0)",
+    "0.9",
     "(2 * sigmoid(g1) - 1)",
     "(-0.5)",
-    "alpha * sigmoid(g0)",
 )
+PLAIN_DECAYS = 6  # so many without numbers
 CHANNEL_DECAYS = ("sigmoid(w0)", "exp(-exp(w1))", "exp(-softplus(w0) * beta)", "tanh(w1)", "alpha * sigmoid(w0)")
 NEW = "S'"
 KEYS = ("k0", "k1", "kn", "k0 * w0", "sigmoid(w1)")
 READS = ("k0", "kn", "k1", "p0", "kn * p0")
-SCALES = (None, "beta", "2 * sigmoid(g0)", "-1", "beta * alpha", "0.5")
+SCALES = (None, "beta", "beta * alpha", "2 * sigmoid(g0)", "-1", "0.5")
+PLAIN_SCALES = 3
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class AffineSpec:
         return [self._outer(key, _scaled(scale, self._value(v, state)), state) for key, scale, v in step.writes]
 
     def _value(self, index: int, state: str) -> str:
-        return f"z{index}" if state == "S" else f"{index + 1}"
+        return f"z{index}" if state == "S" else ("1", "g0", "g1")[index]
 
     def _read(self, key: str, now: str, state: str) -> str:
         return f"({now} @ ({key}))" if state == "S" and not self.left else f"(({key}) @ {now})"
@@ -173,29 +175,29 @@ def _diagonal(step: Step) -> str:
 
 
 @st.composite
-def steps(draw: st.DrawFn) -> Step:
+def steps(draw: st.DrawFn, numbers: bool = True) -> Step:
     """A sub-step with at most two erases and three writes, and something in it."""
     kind = draw(st.sampled_from(["none", "scalar", "channel"]))
-    decay = None
-    if kind != "none":
-        decay = draw(st.sampled_from(SCALAR_DECAYS if kind == "scalar" else CHANNEL_DECAYS))
+    scalars = SCALAR_DECAYS if numbers else SCALAR_DECAYS[:PLAIN_DECAYS]
+    scales = SCALES if numbers else SCALES[:PLAIN_SCALES]
+    decay = None if kind == "none" else draw(st.sampled_from(scalars if kind == "scalar" else CHANNEL_DECAYS))
     erases = []
     for _ in range(draw(st.integers(0, 2))):
         key = draw(st.sampled_from(KEYS))
         read = key if draw(st.booleans()) else draw(st.sampled_from(READS))
         value = draw(st.one_of(st.none(), st.integers(0, 2)))
-        erases.append(Erase(key, read, draw(st.sampled_from(SCALES)), value))
-    one = st.tuples(st.sampled_from(KEYS), st.sampled_from(SCALES), st.integers(0, 2))
+        erases.append(Erase(key, read, draw(st.sampled_from(scales)), value))
+    one = st.tuples(st.sampled_from(KEYS), st.sampled_from(scales), st.integers(0, 2))
     writes = draw(st.lists(one, min_size=0 if erases else 1, max_size=3))
     return Step(decay, kind == "channel", draw(st.booleans()), tuple(erases), tuple(writes))
 
 
 @st.composite
-def specs(draw: st.DrawFn, most_steps: int = 3) -> AffineSpec:
-    """A recurrence of one to three sub-steps; ``.text()`` is what to compile."""
+def specs(draw: st.DrawFn, most_steps: int = 3, numbers: bool = True) -> AffineSpec:
+    """A recurrence of one to three sub-steps; ``.text()`` is what to compile. ``numbers``: some factors are numbers."""
     return AffineSpec(
         left=draw(st.booleans()),
-        steps=tuple(draw(st.lists(steps(), min_size=1, max_size=most_steps))),
+        steps=tuple(draw(st.lists(steps(numbers), min_size=1, max_size=most_steps))),
         normaliser=draw(st.booleans()),
         before=draw(st.booleans()),
         bonus=draw(st.booleans()),

@@ -144,7 +144,8 @@ def affine_form(program: Program) -> AffineForm:
         found.append(form)
     if found:
         return found[0]
-    raise NotAffine(_best(errors))
+    reason = _best(errors)
+    raise NotAffine(reason if reason.span is not None else replace(reason, span=widest.span))
 
 
 def _best(errors: Sequence[NotAffine | NotLinear]) -> Reason:
@@ -291,7 +292,7 @@ def _link(program: Program, algebra: Algebra, group: Sequence[RawLink], members:
         key = _along(algebra, pair.key, mix)
         read = None if pair.read is None else _along(algebra, pair.read, mix)
         plain = pair.read is None or pair.scale == (Product(),)
-        scale = None if plain else value_of(algebra, pair.scale, ())
+        scale = None if plain else value_of(algebra, algebra.ordered(pair.scale), ())
         pairs.append(Pair(key, values, read, scale, pair.post))
     decay = group[0].decay
     built = None if decay == Product() else Decay(*log_decay(program, builder, decay), value_of(algebra, (decay,), ()))
@@ -299,7 +300,7 @@ def _link(program: Program, algebra: Algebra, group: Sequence[RawLink], members:
 
 
 def _given_value(algebra: Algebra, pair: RawPair, member: Member) -> int:
-    value = value_of(algebra, pair.value, ())
+    value = value_of(algebra, algebra.ordered(pair.value), ())
     column = member.column
     return value if column is None else algebra.builder.spread(value, (column,))
 

@@ -127,7 +127,7 @@ class _Words:
 
     def _product(self, query: int | None, state: Printed, member: Member, axis: int) -> Printed:
         """What a query reads of a state over one of its axes."""
-        if query is None:
+        if query is None or self._ones(query):
             return f"sum({inside(state, COMPARE)}, {member.axes[axis]})", ATOM
         if axis == 0:
             return f"{self.show(query, PRODUCT)} @ {inside(state, UNARY)}", PRODUCT
@@ -180,6 +180,8 @@ class _Words:
             return before
         vector = column and not spread
         if self._ones(pair.key):
+            if before is not None and total.startswith("-("):
+                return f"{before} - {total[1:]}"
             product = total
         elif vector:
             key = self.show(pair.key)

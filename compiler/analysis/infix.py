@@ -43,6 +43,9 @@ class Infix:
             x = normalised(self.body, instr) if instr.op == "mul" else None
             if x is not None:
                 return f"l2norm({self(x)})", ATOM
+            right = self.body[instr.args[1]]
+            if binds == SUM and right.op == "neg" and right.name not in self._once:
+                return f"{self(instr.args[0], SUM)} {'-' if sign == '+' else '+'} {self(right.args[0], PRODUCT)}", SUM
             return f"{self(instr.args[0], binds)} {sign} {self(instr.args[1], binds + 1)}", binds
         return self._other(instr)
 

@@ -109,6 +109,15 @@ class Algebra:
             self.sorted((*x.scalars, *y.scalars)), self.sorted((*x.vector, *y.vector)), x.negative != y.negative
         )
 
+    def ordered(self, products: Iterable[Product]) -> Sum:
+        """A sum in an order that does not depend on how the spec was written, what is subtracted last."""
+
+        def rank(product: Product) -> tuple[bool, int, list[str]]:
+            factors = (*product.scalars, *product.vector)
+            return product.negative, len(factors), [self.signature(value) for value in factors]
+
+        return tuple(sorted(products, key=rank))
+
     def all_times(self, sum_: Sum, y: Product) -> Sum:
         return tuple(self.times(x, y) for x in sum_)
 
@@ -262,13 +271,8 @@ def _read(parts: _Parts, term: Term, mixed: int, subject: Subject) -> RawPair:
 
 def _summed(algebra: Algebra, decays: Sequence[Product]) -> Product:
     """A decay that is a sum, ``(1 - b) * S`` written out: one value."""
-    builder = algebra.builder
-    values = [value_of(algebra, (decay,), ()) for decay in decays]
-    widest = max(values, key=lambda v: len(builder.axes(v)))
-    total = builder.spread(values[0], builder.axes(widest))
-    for value in values[1:]:
-        total = builder.apply("add", total, value)
-    return Product((), (total,)) if builder.axes(total) else Product((total,))
+    total = value_of(algebra, algebra.ordered(decays), ())
+    return Product((), (total,)) if algebra.builder.axes(total) else Product((total,))
 
 
 # ---------------------------------------------------------------- links that become one

@@ -50,9 +50,7 @@ def prove(program: Program, form: AffineForm) -> None:
     _prove_outputs(program, form, walk, leaves)
 
 
-def _prove_outputs(
-    program: Program, form: AffineForm, walk: Canonical, leaves: dict[tuple[str, str], Value]
-) -> None:
+def _prove_outputs(program: Program, form: AffineForm, walk: Canonical, leaves: dict[tuple[str, str], Value]) -> None:
     """The same for outputs, as functions of old and new states, whatever those are."""
     body = list(form.body)
     for state in program.states:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ...dsl.source import Span
 from ..ir.builder import Builder
 from ..ir.program import Program, depends_on
 from ..ir.types import Axes
@@ -36,14 +37,19 @@ def read_out(
     NotLinear if an output needs a state otherwise than through vectors.
     """
     walk = _Outputs(program, builder, algebra, mixed)
-    outputs = tuple((o.name, walk.value(o.value)) for o in program.outputs)
-    return tuple(walk.reads), outputs
+    outputs = []
+    for output in program.outputs:
+        walk.here = output.span
+        outputs.append((output.name, walk.value(output.value)))
+    return tuple(walk.reads), tuple(outputs)
 
 
 class _Outputs:
     def __init__(self, program: Program, builder: Builder, algebra: Algebra, mixed: Mapping[str, int]) -> None:
         self.program, self.builder, self.algebra, self.mixed = program, builder, algebra, mixed
         self.reads: list[Read] = []
+        self.here: Span | None = None
+        """Where the output that is walked was written: a state by itself was written elsewhere."""
         self.basis: dict[int, str] = {}
         self.when: dict[int, bool] = {}
         for state in program.states:
@@ -110,7 +116,7 @@ class _Outputs:
             gone = [i for i, label in enumerate(basis.labels) if label not in term.out]
             if len(gone) != 1:
                 what = "as a whole" if not gone else "under two vectors at once"
-                raise NotLinear(Reason(f"an output reads `{name}` {what}", self.builder.body[position].span))
+                raise NotLinear(Reason(f"an output reads `{name}` {what}", self._place(position)))
             label = basis.labels[gone[0]]
             touching = [f for f in factors if label in f.labels]
             if any(f.labels != (label,) for f in touching):
@@ -123,6 +129,9 @@ class _Outputs:
             rest = tuple(other for other in basis.labels if other != label)
             values.append(Factor(leaf, rest))
         return self._product(replace(term, factors=(*factors, *values), basis=None), position)
+
+    def _place(self, position: int) -> Span | None:
+        return self.here if position in self.basis else self.builder.body[position].span
 
     def _leaf(self, state: str, query: Vector, axis: int, before: bool, axes: Axes) -> int:
         value = self.algebra.vector_value(query)
