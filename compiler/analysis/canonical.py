@@ -19,6 +19,10 @@ RING = frozenset("const size neg add sub mul square broadcast sum contract index
 """Operations that are polynomials of their operands."""
 
 
+PLAIN = {"power_exp": False, "power_base": False, "log": False, "basic": False}
+"""There is nothing but sums, products and powers to expand: SymPy need not look for more."""
+
+
 class Canonical:
     """The canonical polynomials of bodies whose leaves and sizes are shared.
 
@@ -70,10 +74,10 @@ class Canonical:
         """An expression of canonical ones, made canonical: ``abs(x) * sign(x)`` is x."""
         import sympy
 
-        result = sympy.expand(expression)
+        result = sympy.expand(expression, **PLAIN)
         for product, whole in self._folds:
             result = result.subs(product, whole)
-        return sympy.expand(result) if self._folds else result
+        return sympy.expand(result, **PLAIN) if self._folds else result
 
     def exponential(self, exponent: Any) -> Any:
         """The exponential of a canonical expression: one factor per term of it."""

@@ -1,7 +1,7 @@
 """Proves for a spec at hand that its affine normal form is its step: the symbolic difference is zero, exactly.
 
 Both sides are written as polynomials (canonical.py) in the entries of inputs, params and states and in what functions
-make of them, at sizes small enough for SymPy: 3 along the mixed axis, 2 along others, or the least that the spec
+make of them, at sizes small enough for SymPy: 2 along the mixed axis, 3 along others, or the least that the spec
 allows. Equal polynomials are equal for all values of the leaves. A decay is taken as the normal form means it, the
 exponential of its logarithm times its sign, and compared with its plain value, too.
 """
@@ -9,6 +9,7 @@ exponential of its logarithm times its sign, and compared with its plain value, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..checks.sizes import fitting_sizes
@@ -19,7 +20,7 @@ from .canonical import Canonical
 from .ranges import promises, ranges
 from .symbolic import Entry, Value, entries
 
-MIXED, OTHER = 3, 2
+MIXED, OTHER = 2, 3
 
 
 class NotProved(AssertionError):
@@ -33,29 +34,44 @@ def prove(program: Program, form: AffineForm) -> None:
     walk = Canonical(sizes)
     bounds = ranges(form.body, promises(program))
     leaves = _leaves(walk, form.body)
-    wanted = [*form.values(), *program.roots(), *(x.decay.value for x in form.links if x.decay is not None)]
+    new = [state.next for state in program.states]
+    wanted = [*form.values(), *new, *(x.decay.value for x in form.links if x.decay is not None)]
     values = walk.values(form.body, wanted, leaves, bounds)
     step = _Step(walk, form, values)
     for at, link in enumerate(form.links):
         if link.decay is not None:
             true = values[link.decay.value]
             _compare(program, f"the decay of sub-step {at}", {e: step.decay(link, e) for e in true}, true)
-    before: dict[str, Value] = {}
-    after: dict[str, Value] = {}
     for index, member in enumerate(form.members):
-        before[member.state] = leaves.get(("state", member.state)) or walk.leaf(member.state, member.axes)
-        after[member.state] = step.after(before[member.state], index)
+        leaves.setdefault(("state", member.state), walk.leaf(member.state, member.axes))
         new = next(s.next for s in program.states if s.name == member.state)
-        _compare(program, f"{member.state}'", after[member.state], values[new])
+        found = step.after(leaves["state", member.state], index)
+        _compare(program, f"{member.state}'", found, values[new])
+    _prove_outputs(program, form, walk, leaves)
+
+
+def _prove_outputs(program: Program, form: AffineForm, walk: Canonical, leaves: dict[tuple[str, str], Value]) -> None:
+    """The same for outputs, as functions of old and new states, whatever those are."""
+    body = list(form.body)
+    for state in program.states:
+        if body[state.next].op != "leaf":
+            body[state.next] = replace(body[state.next], op="leaf", args=(), attrs=("new", state.name))
+            leaves["new", state.name] = walk.leaf(f"{state.name}'", state.axes)
+    cut = tuple(body)
+    bounds = ranges(form.body, promises(program))
+    queries = [read.query for read in form.reads if read.query is not None]
+    given = walk.values(cut, [*queries, *(state.next for state in program.states)], leaves, bounds)
+    after = {state.name: given[state.next] for state in program.states}
     for read in form.reads:
-        state = (before if read.before else after)[read.state]
+        value = leaves["state", read.state] if read.before else after[read.state]
         member = next(m for m in form.members if m.state == read.state)
         axis = member.position if read.over == "mix" else 1 - member.position
-        query = None if read.query is None else values[read.query]
-        leaves["read", read.name] = _read(walk, state, axis, query)
-    outputs = walk.values(form.body, [value for _, value in form.outputs], leaves, bounds)
+        query = None if read.query is None else given[read.query]
+        leaves["read", read.name] = _read(walk, value, axis, query)
+    wanted = [*(value for _, value in form.outputs), *(output.value for output in program.outputs)]
+    outputs = walk.values(cut, wanted, leaves, bounds)
     for (name, value), output in zip(form.outputs, program.outputs, strict=True):
-        _compare(program, name, outputs[value], values[output.value])
+        _compare(program, name, outputs[value], outputs[output.value])
 
 
 def prove_passes(program: Program, parts: Sequence[Program]) -> None:
