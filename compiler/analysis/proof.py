@@ -34,8 +34,8 @@ def prove(program: Program, form: AffineForm) -> None:
     walk = Canonical(sizes)
     bounds = ranges(form.body, promises(program))
     leaves = _leaves(walk, form.body)
-    new = [state.next for state in program.states]
-    wanted = [*form.values(), *new, *(x.decay.value for x in form.links if x.decay is not None)]
+    steps = [state.next for state in program.states]
+    wanted = [*form.values(), *steps, *(x.decay.value for x in form.links if x.decay is not None)]
     values = walk.values(form.body, wanted, leaves, bounds)
     step = _Step(walk, form, values)
     for at, link in enumerate(form.links):
@@ -59,15 +59,14 @@ def _prove_outputs(program: Program, form: AffineForm, walk: Canonical, leaves: 
             leaves["new", state.name] = walk.leaf(f"{state.name}'", state.axes)
     cut = tuple(body)
     bounds = ranges(form.body, promises(program))
-    queries = [read.query for read in form.reads if read.query is not None]
+    queries = [read.query for read in form.reads]
     given = walk.values(cut, [*queries, *(state.next for state in program.states)], leaves, bounds)
     after = {state.name: given[state.next] for state in program.states}
     for read in form.reads:
         value = leaves["state", read.state] if read.before else after[read.state]
         member = next(m for m in form.members if m.state == read.state)
         axis = member.position if read.over == "mix" else 1 - member.position
-        query = None if read.query is None else given[read.query]
-        leaves["read", read.name] = _read(walk, value, axis, query)
+        leaves["read", read.name] = _read(walk, value, axis, given[read.query])
     wanted = [*(value for _, value in form.outputs), *(output.value for output in program.outputs)]
     outputs = walk.values(cut, wanted, leaves, bounds)
     for (name, value), output in zip(form.outputs, program.outputs, strict=True):
@@ -104,7 +103,7 @@ def _check_form(program: Program, form: AffineForm) -> None:
         raise NotProved(f"{program.name}: the normal form does not begin with the step itself")
     if [name for name, _ in form.outputs] != [output.name for output in program.outputs]:
         raise NotProved(f"{program.name}: the normal form has other outputs")
-    queries = [read.query for read in form.reads if read.query is not None]
+    queries = [read.query for read in form.reads]
     prologue, epilogue = (*form.values(), *queries), [value for _, value in form.outputs]
     for roots, forbidden in ((prologue, ("state", "read")), (epilogue, ("state",))):
         for position in live(form.body, roots):
@@ -132,12 +131,12 @@ def _compare(program: Program, what: str, found: Value, true: Value) -> None:
             raise NotProved(f"{program.name}: {place} less its normal form is {difference}, not 0")
 
 
-def _read(walk: Canonical, state: Value, axis: int, query: Value | None) -> Value:
+def _read(walk: Canonical, state: Value, axis: int, query: Value) -> Value:
     """``query @ state`` over the axis at a position."""
     sums: dict[Entry, Any] = {}
     for at, entry in state.items():
         rest = (*at[:axis], *at[axis + 1 :])
-        sums[rest] = sums.get(rest, 0) + (entry if query is None else query[(at[axis],)] * entry)
+        sums[rest] = sums.get(rest, 0) + query[(at[axis],)] * entry
     return {at: walk.expanded(total) for at, total in sums.items()}
 
 

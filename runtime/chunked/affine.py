@@ -75,7 +75,7 @@ def run_affine(form: AffineForm, begun: Begun, sizes: Mapping[str, int], size: i
 def _read(read: Read, tokens: Tokens, solution: Solution, chunks: _Chunks, columns: slice) -> Tensor:
     entering, lead = solution.entering[..., columns], solution.written.shape[:4]
     along = entering.shape[-2 if read.over == "mix" else -1]
-    query = entering.new_ones(*lead, along) if read.query is None else chunks(read.query)
+    query = chunks(read.query)
     reader = read_rows if read.over == "mix" else read_columns
     return reader(tokens, solution, query, columns, before=read.before)
 
@@ -97,7 +97,7 @@ def _prologue(form: AffineForm, begun: Begun, sizes: Mapping[str, int]) -> dict[
     """Everything that reads no state and that chunks or outputs need, each value computed (and so clipped) once."""
     body, outputs = form.body, [value for _, value in form.outputs]
     varies = depends_on(body, ("read",))
-    wanted = {*values_needed(form), *(read.query for read in form.reads if read.query is not None), *outputs}
+    wanted = {*values_needed(form), *(read.query for read in form.reads), *outputs}
     wanted |= {arg for p in live(body, outputs) if varies[p] for arg in body[p].args}
     given = [position for position in sorted(wanted) if not varies[position]]
     return evaluate(body, given, begun.leaves, sizes, 3, full=begun.full, like=begun.like)
