@@ -88,7 +88,13 @@ def _for_triton(
         return verdicts, lower_stepwise(core, step, cut, options.strided)
     chunk = options.chunk or CHUNK
     lowered = lower_recurrent(
-        core, plan(step), layout, precision=options.precision, chunk=chunk, strided=options.strided
+        core,
+        plan(step),
+        layout,
+        precision=options.precision,
+        chunk=chunk,
+        strided=options.strided,
+        packed=options.packed,
     )
     return verdicts, lowered
 

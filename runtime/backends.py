@@ -55,8 +55,6 @@ class Backend:
 
 
 def _triton_refuses(task: Task) -> str | None:
-    if task.packed:
-        return _PACKED
     if not _HAS_TRITON:
         return "Triton is not installed (it exists for Linux)"
     from .ops import interpreter

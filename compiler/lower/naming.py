@@ -5,9 +5,9 @@ from __future__ import annotations
 import keyword
 import re
 
-from .kernel_ir import INTEGERS
+from .kernel_ir import INTEGERS, PACKED_INTEGERS
 
-_PYTHON = "tl triton pid i i_b i_h i_r i_c o_rows m_rows chunk range float"
+_PYTHON = "tl triton pid i i_b i_h i_r i_c o_rows m_rows chunk range float cu_seqlens length last size row slot here left"
 _CPP = """
 simd real user vec room rest program programs threads tensors numbers share groups group head sequence rows step end
 kept past whole_sum vectors turns iv nv ir nr ic nc INLINE UNROLL alignas alignof asm auto bool case catch char
@@ -17,7 +17,7 @@ new noexcept nullptr operator private protected public register reinterpret_cast
 static_assert static_cast struct switch template this thread_local throw true typedef typeid typename union unsigned
 using virtual void volatile wchar_t and_eq bitand bitor compl not_eq or_eq xor xor_eq linux unix
 """
-RESERVED = frozenset((*keyword.kwlist, *_PYTHON.split(), *_CPP.split(), "heads", "t", *INTEGERS))
+RESERVED = frozenset((*keyword.kwlist, *_PYTHON.split(), *_CPP.split(), "heads", "t", *INTEGERS, *PACKED_INTEGERS))
 """Keywords, and variables that a kernel's skeleton uses."""
 
 _VARIABLE = re.compile(
