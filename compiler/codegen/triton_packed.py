@@ -74,12 +74,12 @@ _PARTS = {"forward": _whole, "adjoint": _part, "trajectory": _chunk}
 def index(kernel: Kernel, tensor: Tensor) -> tuple[str, str]:
     """The index of a program's first element before a tensor's own axes, and how many there are."""
     chunk = kernel.facts.get("chunk")
-    slot = "slot" if kernel.template == "trajectory" else f"begin // {chunk} + i_b"
-    row = "row + length - 1" if kernel.template == "adjoint" else "row"
+    slot = "slot" if kernel.template == "trajectory" else f"(begin // {chunk} + i_b)"
+    row = "(row + length - 1)" if kernel.template == "adjoint" else "row"
     return {
         "step": (f"t * {tensor.heads}", f"steps * {tensor.heads}"),
-        "segment": (f"({row}) * heads", "(steps // parts + batch * pad) * heads"),
-        "checkpoint": (f"({slot}) * heads", f"(steps // {chunk} + batch) * heads"),
+        "segment": (f"{row} * heads", "(steps // parts + batch * pad) * heads"),
+        "checkpoint": (f"{slot} * heads", f"(steps // {chunk} + batch) * heads"),
     }[tensor.place]
 
 

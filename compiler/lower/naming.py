@@ -21,7 +21,7 @@ RESERVED = frozenset((*keyword.kwlist, *_PYTHON.split(), *_CPP.split(), "heads",
 """Keywords, and variables that a kernel's skeleton uses."""
 
 _VARIABLE = re.compile(
-    r"_*p_.*|(heads|base|kept|tile|product_of_chunk|i)_.*|_(tanh|log1p|softplus|logsigmoid|expm1|pow|greatest)_*"
+    r"_*p_.*|(heads|base|kept|tile|product_of_chunk|i)_.*|_(tanh|log1p|softplus|logsigmoid|expm1|pow|greatest|bound|sequence_of)_*"
     r"|.*_(ptr|s[bth]|s\d+|at|at_new|at_\d+|sum|part)"
 )
 """Variables that stand for addresses, arguments, parts of a value and helper functions."""
