@@ -18,7 +18,6 @@ from .errors import BackendError
 
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
-_PACKED = "it has no kernels for packed sequences yet"
 _HAS_TRITON = find_spec("triton") is not None  # not imported: whether it interprets is decided before that
 
 
@@ -94,8 +93,6 @@ def _triton_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
 
 
 def _cpu_refuses(task: Task) -> str | None:
-    if task.packed:
-        return _PACKED
     if task.device.type != "cpu":
         return f"tensors are on {task.device.type}"
     from .ops import cpu_backend

@@ -60,7 +60,8 @@ def cpp_module(program: Program, kernels: Iterable[Kernel]) -> Generated:
 
 def _filled(template: str, kernel: Kernel, printed: Mapping[str, list[Line]], **more: Any) -> list[Line]:
     """The kernel's template with every marker line replaced by its block, at the marker's column."""
-    text = _template(template).render(name=kernel.name, packed=kernel.packed, **more, **kernel.facts)
+    ragged = kernel.packed and kernel.layout.rows > 1
+    text = _template(template).render(name=kernel.name, packed=kernel.packed, ragged=ragged, **more, **kernel.facts)
     result: list[Line] = []
     for row in text.rstrip().splitlines():
         marker = _MARKER.match(row)
