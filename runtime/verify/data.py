@@ -20,7 +20,7 @@ GRAIN = 1024
 
 @dataclass(frozen=True)
 class Arguments:
-    """The tensors of one run, as :func:`recurra.runtime.reference.run` takes them; ``cu_seqlens`` of packed sequences."""
+    """The tensors of one run, as :func:`recurra.runtime.reference.run` takes them (``cu_seqlens`` if packed)."""
 
     inputs: Mapping[str, Tensor]
     params: Mapping[str, Tensor]

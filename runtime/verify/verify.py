@@ -64,8 +64,8 @@ def verify(
     First the exact SymPy trajectory with the float64 reference, at sizes of 2 or the least that the
     spec allows; then the reference with each of ``backends`` (default: all that accept the spec) at
     ``sizes`` (default: small, different, no powers of two), for a batch and for packed sequences, for each of
-    ``dtypes`` (default: float32, bfloat16, and float64 on a CPU). Kernels are never compared with kernels. ``device`` is where the backends
-    run: a GPU if there is one. Takes seconds.
+    ``dtypes`` (default: float32, bfloat16, and float64 on a CPU). Kernels are never compared with kernels.
+    ``device`` is where the backends run: a GPU if there is one. Takes seconds.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtypes is None:

@@ -124,7 +124,7 @@ def _parts(given: Arguments, found: dict[str, Quantity], i: int) -> dict[str, Te
 
 
 ALONE = [(name, way) for name in ("two", "gru") for way in WAYS if (name, way) != ("gru", "recurrent")]
-"""On the GPU kernels of a GRU sequences are rows of a matrix product, whose bits depend on the row in the interpreter."""
+"""A GRU's sequences are rows of a matrix product on GPU kernels, and in the interpreter bits depend on the row."""
 
 
 @pytest.mark.parametrize(("name", "strategy"), ALONE)
