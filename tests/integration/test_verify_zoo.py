@@ -13,6 +13,7 @@ from recurra.runtime.verify import verify
 
 ZOO = Path(__file__).parents[2] / "examples" / "zoo"
 SPECS = sorted(ZOO.glob("*.rec"))
+KINDS = ("", ", packed")
 
 
 @pytest.mark.parametrize("path", SPECS, ids=[path.stem for path in SPECS])
@@ -22,7 +23,7 @@ def test_verified(path: Path) -> None:
     assert report.ok, str(report)
     assert {(row.check, row.dtype) for row in report.rows} == {
         ("sympy = reference", "float64"),
-        ("reference = triton", "float32"),
-        *(("reference = cpu", dtype) for dtype in ("float32", "float64", "bfloat16")),
+        *((f"reference = triton{kind}", "float32") for kind in KINDS),
+        *((f"reference = cpu{kind}", dtype) for kind in KINDS for dtype in ("float32", "float64", "bfloat16")),
     }
     assert all(note.startswith("backend triton is not compared: ") for note in report.notes)
