@@ -118,7 +118,13 @@ def _for_triton(
         case "chunk" if not isinstance(planned, Reason):
             return verdicts, _chain(planned, sizes, options)
     lowered = lower_recurrent(
-        core, plan(step), layout, precision=options.precision, chunk=options.chunk or CHUNK, strided=options.strided
+        core,
+        plan(step),
+        layout,
+        precision=options.precision,
+        chunk=options.chunk or CHUNK,
+        strided=options.strided,
+        packed=options.packed,
     )
     return verdicts, lowered
 
@@ -133,7 +139,15 @@ def _scan(
 ) -> Scan:
     blocks = scan.layout(program, groups, sizes, dict(options.tiles), options.chunk)
     kept = plan(step, keep_products=False)
-    return lower_scan(program, kept, blocks, precision=options.precision, strided=options.strided, wide=wide)
+    return lower_scan(
+        program,
+        kept,
+        blocks,
+        precision=options.precision,
+        strided=options.strided,
+        wide=wide,
+        packed=options.packed,
+    )
 
 
 def _chain(planned: tuple[PassPlan, ...], sizes: Mapping[str, int], options: KernelOptions) -> Chain:
@@ -149,7 +163,7 @@ def _chain(planned: tuple[PassPlan, ...], sizes: Mapping[str, int], options: Ker
             parts.append((p.part, _scan(program, p.step, p.groups, sizes, options, wide)))
             continue
         layout = chunk.layout(program, p.form, sizes, dict(options.tiles), options.chunk)
-        how = ChunkOptions(options.operand, options.precision, options.strided, started)
+        how = ChunkOptions(options.operand, options.precision, options.strided, started, options.packed)
         parts.append((p.part, lower_chunk(program, p.form, layout, how, wide)))
     return Chain(tuple(parts), started)
 
@@ -168,4 +182,4 @@ def _for_cpu(
     kept = options.chunk or recurrent_cpu.chunk(core, layout)
     adjoint = plan(factor_adjoint(step, sizes), keep_dear=True)
     wide = {name for name, _ in (*parts.before, *parts.taps)}  # computed beside the kernels: not to be rounded
-    return verdicts, lower_native(core, adjoint, layout, kept, wide)
+    return verdicts, lower_native(core, adjoint, layout, kept, wide, options.packed)

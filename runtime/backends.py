@@ -19,21 +19,18 @@ from .errors import BackendError
 
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
-_PACKED = "it has no kernels for packed sequences yet"
 _HAS_TRITON = find_spec("triton") is not None  # not imported: whether it interprets is decided before that
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a backend may look at before it accepts: the spec at bound sizes, dtype and device, and whether
-    sequences of different lengths are packed."""
+    """What a backend may look at before it accepts: the spec at bound sizes, dtype and device."""
 
     program: Program
     sizes: Mapping[str, int]
     dtype: torch.dtype
     device: torch.device
     strategy: str = "auto"
-    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,6 @@ class Backend:
 
 
 def _triton_refuses(task: Task) -> str | None:
-    if task.packed:
-        return _PACKED
     if not _HAS_TRITON:
         return "Triton is not installed (it exists for Linux)"
     from .ops import interpreter
@@ -97,8 +92,6 @@ def _triton_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
 def _cpu_refuses(task: Task) -> str | None:
     if task.strategy == "chunk":
         return "it has no kernels for strategy 'chunk'"
-    if task.packed:
-        return _PACKED
     if task.device.type != "cpu":
         return f"tensors are on {task.device.type}"
     from .ops import cpu_backend

@@ -63,14 +63,14 @@ def _prove_outputs(program: Program, form: AffineForm, walk: Canonical, leaves: 
     given = walk.values(cut, [*queries, *(state.next for state in program.states)], leaves, bounds)
     after = {state.name: given[state.next] for state in program.states}
     for read in form.reads:
-        value = leaves["state", read.state] if read.before else after[read.state]
+        matrix = leaves["state", read.state] if read.before else after[read.state]
         member = next(m for m in form.members if m.state == read.state)
         axis = member.position if read.over == "mix" else 1 - member.position
-        leaves["read", read.name] = _read(walk, value, axis, given[read.query])
+        leaves["read", read.name] = _read(walk, matrix, axis, given[read.query])
     wanted = [*(value for _, value in form.outputs), *(output.value for output in program.outputs)]
-    outputs = walk.values(cut, wanted, leaves, bounds)
+    made = walk.values(cut, wanted, leaves, bounds)
     for (name, value), output in zip(form.outputs, program.outputs, strict=True):
-        _compare(program, name, outputs[value], outputs[output.value])
+        _compare(program, name, made[value], made[output.value])
 
 
 def prove_passes(program: Program, parts: Sequence[Program]) -> None:

@@ -147,12 +147,14 @@ class Chunked:
 @dataclass(frozen=True)
 class ChunkOptions:
     """How kernels compute: ``operand`` is the element type of matrix products (``tl.float32``, ``tl.bfloat16``,
-    ``tl.float16``), ``precision`` the form of float32 ones; ``started`` whether start states are given."""
+    ``tl.float16``), ``precision`` the form of float32 ones; ``started`` whether start states are given, ``packed``
+    whether sequences of different lengths lie one after another."""
 
     operand: str
     precision: str
     strided: bool
     started: bool = True
+    packed: bool = False
 
 
 def roles_and_facts(
@@ -310,7 +312,7 @@ class _ChunkMaker(Maker):
         adjoint = _adjoint(program, form, roles)
         self.cotangents = adjoint.reads
         plan = Plan(adjoint.body, (), adjoint.inputs, adjoint.params, (), ())
-        super().__init__(program, plan, layout, options.precision, layout.rows, options.strided, wide)
+        super().__init__(program, plan, layout, options.precision, layout.rows, options.strided, wide, options.packed)
         self.roles, self.facts = roles_and_facts(form, self.state, layout.rows, options)
         named = [role.name for role in self.roles] + [read.name for read in self.facts.reads]
         self.reserved |= {word for name in named for word in (name, f"d_{name}")}
@@ -425,9 +427,8 @@ class _ChunkMaker(Maker):
         tensors = self.used(writer, used, outputs.values(), ends.values(), kept)
         walked = tuple(t.name for t in tensors if t.place in ("step", "checkpoint"))
         name = f"{program.name}_{'chunk_forward' if train else 'chunk_infer'}"
-        return Kernel(
-            name, "chunk_forward", self.layout, tensors, sections, walked, self.chunk_facts(train=train), "right"
-        )
+        facts = self.chunk_facts(train=train)
+        return Kernel(name, "chunk_forward", self.layout, tensors, sections, walked, facts, packed=self.packed)
 
     def start(self, tensor: Tensor, state: str, axes: Axes) -> Statement:
         name, labels = self.state[state], self.full(axes)
@@ -494,7 +495,7 @@ class _ChunkMaker(Maker):
         walked = tuple(t.name for t in tensors if t.place in ("step", "checkpoint"))
         name = f"{program.name}_chunk_backward"
         facts = self.chunk_facts(train=True, asked=self.asked())
-        return Kernel(name, "chunk_backward", self.layout, tensors, sections, walked, facts, "left")
+        return Kernel(name, "chunk_backward", self.layout, tensors, sections, walked, facts, "left", self.packed)
 
     def asked(self) -> list[str]:
         """The reads whose values the adjoint of the epilogue needs."""

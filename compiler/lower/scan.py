@@ -62,10 +62,17 @@ class Scan:
 
 
 def lower_scan(
-    program: Program, plan: Plan, layout: Layout, *, precision: str, strided: bool, wide: Container[str] = ()
+    program: Program,
+    plan: Plan,
+    layout: Layout,
+    *,
+    precision: str,
+    strided: bool,
+    wide: Container[str] = (),
+    packed: bool = False,
 ) -> Scan:
     """All kernels of a recurrence that ``analysis.elementwise`` recognises; ``plan`` keeps no values."""
-    maker = ScanMaker(program, plan, layout, precision, strided, wide)
+    maker = ScanMaker(program, plan, layout, precision, strided, wide, packed)
     adjoint, products = maker.adjoint()
     return Scan(layout, maker.forward(train=False), maker.forward(train=True), adjoint, products)
 
@@ -81,8 +88,9 @@ class ScanMaker(Maker):
         precision: str,
         strided: bool,
         wide: Container[str] = (),
+        packed: bool = False,
     ) -> None:
-        super().__init__(program, plan, layout, precision, layout.rows, strided, wide)
+        super().__init__(program, plan, layout, precision, layout.rows, strided, wide, packed)
         refs = (*self.states().values(), *(self.after(s, "left") for s in program.states))
         self.reserved |= {ref.name for ref in refs} | {self.before(s, "left").name for s in program.states}
 
@@ -118,7 +126,7 @@ class ScanMaker(Maker):
         tensors = self.used(writer, starts.values(), outputs.values(), ends.values(), kept)
         walked = tuple(t.name for t in tensors if t.place in ("step", "checkpoint"))
         name, facts = f"{program.name}_{'forward' if train else 'infer'}", self.facts()
-        return Kernel(name, "scan_forward", self.layout, tensors, sections, walked, facts)
+        return Kernel(name, "scan_forward", self.layout, tensors, sections, walked, facts, packed=self.packed)
 
     def adjoint(self) -> tuple[Kernel, tuple[DeferredProduct, ...]]:
         program, plan = self.program, self.plan
@@ -171,11 +179,12 @@ class ScanMaker(Maker):
         tensors = self.used(writer, loaded, checkpoints.values(), starts, inputs, ends, partials, products)
         walked = tuple(t.name for t in tensors if t.place in ("step", "segment", "checkpoint"))
         name, facts = f"{program.name}_adjoint", self.facts()
-        return Kernel(name, "scan_adjoint", self.layout, tensors, sections, walked, facts, "left"), deferred
+        kernel = Kernel(name, "scan_adjoint", self.layout, tensors, sections, walked, facts, "left", self.packed)
+        return kernel, deferred
 
     def facts(self) -> dict[str, int]:
         """What the templates need to know."""
-        return {"rows": self.layout.rows, "stages": STAGES}
+        return {"chunk": self.layout.rows, "stages": STAGES}
 
     # ------------------------------------------------------------ variables
 

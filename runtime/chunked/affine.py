@@ -73,11 +73,8 @@ def run_affine(form: AffineForm, begun: Begun, sizes: Mapping[str, int], size: i
 
 
 def _read(read: Read, tokens: Tokens, solution: Solution, chunks: _Chunks, columns: slice) -> Tensor:
-    entering, lead = solution.entering[..., columns], solution.written.shape[:4]
-    along = entering.shape[-2 if read.over == "mix" else -1]
-    query = chunks(read.query)
     reader = read_rows if read.over == "mix" else read_columns
-    return reader(tokens, solution, query, columns, before=read.before)
+    return reader(tokens, solution, chunks(read.query), columns, before=read.before)
 
 
 def _as_matrix(state: Tensor, member: Member) -> Tensor:

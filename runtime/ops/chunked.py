@@ -12,8 +12,8 @@ from torch import Tensor
 from ...compiler.ir.program import Program
 from ...compiler.lower import kernel_ir
 from ...compiler.lower.chunk import Chunked
-from .arguments import entering, extents, gradient_shapes, gradients, named, over_copies
-from .launch import Extent, launch, shape
+from .arguments import entering, gradient_shapes, gradients, over_copies
+from .launch import Extent, Packed, called, launch, shape
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ChunkExecutor:
         self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None, train: bool
     ) -> tuple[Tensor, ...]:
         """Outputs, end states and, with ``train``, what is kept."""
-        arguments, extent = self._arguments(tensors, steps, reverse)
+        arguments, extent = self._arguments(tensors, steps, reverse, cu_seqlens)
         results = self.forward_shapes(tensors, steps, cu_seqlens, train)
         written = dict(zip((t.name for t in self._written(train)), results, strict=True))
         for kernel in self.lowered.forward if train else self.lowered.infer:
@@ -45,7 +45,7 @@ class ChunkExecutor:
         self, tensors: Sequence[Tensor], steps: int, cu_seqlens: Tensor | None, train: bool
     ) -> tuple[Tensor, ...]:
         """Empty tensors for what ``forward`` returns; they also serve tracing."""
-        _, extent = self._arguments(tensors, steps, False)
+        _, extent = self._arguments(tensors, steps, False, cu_seqlens)
         return tuple(self._room(t, extent, tensors) for t in self._written(train))
 
     def backward(
@@ -59,7 +59,7 @@ class ChunkExecutor:
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states."""
         core, layout = self.core, self.lowered.layout
-        arguments, extent = self._arguments(tensors, steps, reverse)
+        arguments, extent = self._arguments(tensors, steps, reverse, cu_seqlens)
         arguments |= {t.name: value for t, value in zip(self._kept(), kept, strict=True)}
         arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
         tensors_of = {t.name: t for kernel in self.lowered.backward for t in kernel.tensors}
@@ -88,12 +88,10 @@ class ChunkExecutor:
 
     # ------------------------------------------------------------ shapes
 
-    def _arguments(self, tensors: Sequence[Tensor], steps: int, reverse: bool) -> tuple[dict[str, Tensor], Extent]:
-        batch, heads = extents(self.core, tensors)
-        arguments = named(self.core, tensors)
-        for state in self.core.states:
-            arguments[f"{state.name}_start"] = arguments.pop(state.name)
-        return arguments, Extent(batch, steps, heads, steps, self.lowered.chunk, 0, reverse)
+    def _arguments(
+        self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None
+    ) -> tuple[dict[str, Tensor], Extent | Packed]:
+        return called(self.core, tensors, steps, self.lowered.chunk, reverse, cu_seqlens)
 
     def _written(self, train: bool) -> list[kernel_ir.Tensor]:
         kernels = self.lowered.forward if train else self.lowered.infer
@@ -105,11 +103,11 @@ class ChunkExecutor:
         """What forward keeps, in the order of its arguments."""
         return [t for t in self.lowered.forward[-1].tensors if t.place == "checkpoint"]
 
-    def _room(self, tensor: kernel_ir.Tensor, extent: Extent, tensors: Sequence[Tensor]) -> Tensor:
+    def _room(self, tensor: kernel_ir.Tensor, extent: Extent | Packed, tensors: Sequence[Tensor]) -> Tensor:
         dtype = torch.float32 if tensor.compute else tensors[0].dtype
         return tensors[-1].new_empty(shape(tensor, self.lowered.layout, extent), dtype=dtype)
 
-    def _gradient(self, tensor: kernel_ir.Tensor, extent: Extent, arguments: Mapping[str, Tensor]) -> Tensor:
+    def _gradient(self, tensor: kernel_ir.Tensor, extent: Extent | Packed, arguments: Mapping[str, Tensor]) -> Tensor:
         """Room for a gradient: an input's in its own type unless parts are still to be summed."""
         argument = arguments.get(tensor.name[2:])
         whole = not tensor.copies and argument is not None and argument.dim() > 2 and argument.shape[2] == extent.heads

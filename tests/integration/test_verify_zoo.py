@@ -22,10 +22,16 @@ def test_verified(path: Path) -> None:
     report = verify(program)
     assert report.ok, str(report)
     chunks = ["reference:chunk"] if chunked.refuses(program) is None else []
+    kinds = ("", ", packed") if program.inputs else ("",)
     assert {(row.check, row.dtype) for row in report.rows if row.dtype != "exact"} == {
         ("sympy = reference", "float64"),
-        ("reference = triton", "float32"),
-        *((f"reference = {name}", dtype) for name in ("cpu", *chunks) for dtype in ("float32", "float64", "bfloat16")),
+        *((f"reference = triton{kind}", "float32") for kind in kinds),
+        *(
+            (f"reference = {name}{kind}", dtype)
+            for name in ("cpu", *chunks)
+            for kind in kinds
+            for dtype in ("float32", "float64", "bfloat16")
+        ),
     }
     missing = ("triton",) if chunks else ("triton", "reference:chunk")
     assert all(note.startswith(tuple(f"backend {name} is not compared: " for name in missing)) for note in report.notes)
