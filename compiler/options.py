@@ -40,7 +40,8 @@ class KernelOptions:
     ``precision`` is the form of float32 matrix products on a GPU, ``chunk`` the steps between checkpoints
     (None: as the strategy finds), ``strided`` whether inputs come with strides instead of being contiguous, ``tiles``
     sets the block of an axis by name, ``dtype`` is the type of the caller's tensors on a processor. ``operand`` is the
-    element type of products of matrices over chunks, ``started`` whether start states are given.
+    element type of products of matrices over chunks, ``started`` whether start states are given, ``schedule`` how
+    chunks are walked: ``fused``, ``split`` or ``auto``.
     """
 
     precision: str = "ieee"
@@ -50,6 +51,7 @@ class KernelOptions:
     dtype: str = "float32"
     operand: str = "tl.float32"
     started: bool = True
+    schedule: str = "auto"
 
     @staticmethod
     def of(options: Options, *, half: bool = False, strided: bool = False) -> KernelOptions:
