@@ -14,7 +14,8 @@ from .codegen.module import Generated, cpp_module, triton_module
 from .ir.program import Program
 from .ir.verify import check_program
 from .lower.chain import Chain
-from .lower.chunk import Chunked, ChunkOptions, lower_chunk
+from .lower.chunk import ChunkOptions
+from .lower.chunk_kernels import Chunked, lower_chunk
 from .lower.factor import factor_adjoint, factor_program
 from .lower.kernel_ir import Kernel
 from .lower.native import Native, lower_native

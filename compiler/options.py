@@ -41,7 +41,8 @@ class KernelOptions:
     (None: as the strategy finds), ``strided`` whether inputs come with strides instead of being contiguous, ``packed``
     whether sequences of different lengths come one after another, ``tiles`` sets the block of an axis by name,
     ``dtype`` is the type of the caller's tensors on a processor. ``operand`` is the element type of products of
-    matrices over chunks, ``started`` whether start states are given.
+    matrices over chunks, ``started`` whether start states are given, ``schedule`` how chunks are walked: ``fused``,
+    ``split`` or ``auto``.
     """
 
     precision: str = "ieee"
@@ -52,12 +53,14 @@ class KernelOptions:
     dtype: str = "float32"
     operand: str = "tl.float32"
     started: bool = True
+    schedule: str = "auto"
 
     def plain(self) -> tuple[object, ...]:
         """The arguments that make the same options: constants to ``torch.compile``, which sees the fields' defaults
         in an object of this class that was made while it traces."""
         return (
-            self.precision, self.chunk, self.strided, self.packed, self.tiles, self.dtype, self.operand, self.started
+            self.precision, self.chunk, self.strided, self.packed, self.tiles, self.dtype, self.operand, self.started,
+            self.schedule,
         )  # fmt: skip
 
     @staticmethod

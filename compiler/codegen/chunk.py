@@ -7,7 +7,7 @@ writes and where it reads. Signs of decays are folded into keys, erase keys and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..lower.chunk import ChunkFacts, Memory, ReadOut
@@ -273,6 +273,16 @@ class ChunkPrinter:
             if text != q.name or self.f.operand != "tl.float32":
                 yield self.kept(q.name, text)
 
+    def states_kept(self) -> Iterator[str]:
+        """States that were read from memory, as operands of products."""
+        if self.f.operand != "tl.float32":
+            yield from (self.kept(m.state, m.state) for m in self.f.members if not m.vector)
+
+    def costates_kept(self) -> Iterator[str]:
+        """The same for their cotangents."""
+        if self.f.operand != "tl.float32":
+            yield from (self.kept(f"d_{m.state}", f"d_{m.state}") for m in self.f.members if not m.vector)
+
     def has_value(self, m: Memory) -> bool:
         return any(m.rows)
 
@@ -336,7 +346,7 @@ class ChunkPrinter:
         """Adds to the cotangents of x what comes from those of the products, ``d_x_y``."""
         if not self.channel:
             for p in pairings:
-                yield f"d_{p.x} += {self.dot(f'(d_{p.name} * {self.factor(p)})', p.y)}"
+                yield f"d_{p.x} += {self.dot(f'd_{p.name}', p.y)}"
             return
         for level in self.levels(pairings):
             yield from level.setup
@@ -349,7 +359,7 @@ class ChunkPrinter:
         """Adds to the cotangents of y what comes from those of the transposed products, ``d_y_x``."""
         if not self.channel:
             for p in pairings:
-                yield f"d_{p.y} += {self.dot(f'(d_{p.turned} * {self.factor(p, turned=True)})', p.x)}"
+                yield f"d_{p.y} += {self.dot(f'd_{p.turned}', p.x)}"
             return
         for level in self.levels(pairings):
             yield from level.setup
@@ -465,25 +475,27 @@ class ChunkPrinter:
 
     # ------------------------------------------------------------ backward
 
-    def cotangents_of_writes(self) -> Iterator[str]:
-        """Cotangents of everything that was written, the solve taken back; those of reads over the column first."""
+    def cotangents_of_solves(self) -> Iterator[str]:
+        """Cotangents of what rows asked of the state: all that the states' own cotangents need."""
+        return self.cotangents_of_writes(alone=True) if self.rows else iter(())
+
+    def cotangents_of_writes(self, *, alone: bool = False) -> Iterator[str]:
+        """Cotangents of everything that was written, the solve taken back; ``alone``: only those of rows that read,
+        and nothing of what later parts of the backward need."""
         f = self.f
-        if f.signed:
-            for m in f.members:
-                yield f"d_{m.state} = {self._flip_all(m)} * d_{m.state}"
-            for read in f.reads:
-                if read.over == "column":
-                    yield f"d_{read.name} = d_{read.name} * {self._flip(read)}"
         mixed = [r for r in f.reads if r.over == "mix"]
-        used = {r.query for r in mixed}
-        yield from self.products([p for p in self.asks if p.x in used], turned=True)
+        asked = [p for p in self.asks if self._products_back(p)]
+        for p in asked if not self.channel else ():
+            # side by side, as they share the factor of how much pairs have decayed
+            yield from self.products([p] if p.y == "key" or not alone else [], turned=True)
+            yield from () if alone else self.matrix_back(p, turned=True)
+        if self.channel:
+            yield from self.products([p for p in asked if p.y == "key" or not alone], turned=True)
         columns = [(read, self._column_pairings(read)) for read in f.reads if read.over == "column"]
         for read, pairings in columns:
-            renamed = [_renamed(p, f"d_{read.name}") for p, _ in pairings]
-            yield from self.products(renamed)
-            yield from self.products(renamed, turned=True)
+            yield from self.products([_renamed(p, f"d_{read.name}") for p, _ in pairings], turned=True)
         for n, m in enumerate(f.members):
-            for key, value, g in self._wrote(n):
+            for key, value, g in self._wrote(n)[: 1 if alone else None]:
                 terms = [self._from_end(f"({self.to_end(key, g)})", f"d_{m.state}", m)]
                 terms += [self.apply(f"{key}_{r.query}", f"d_{r.name}", m) for r in mixed if r.member == n]
                 terms += [
@@ -495,16 +507,36 @@ class ChunkPrinter:
                 ]
                 yield f"d_{value} = {' + '.join(terms)}"
         if self.rows:
-            yield from self.products(self.overlaps, turned=True)
+            yield from self.products([] if alone else self.overlaps, turned=True)
             for n, m in enumerate(f.members):
                 yield f"d_value_{n} = {self.apply('inverse_t', f'd_new_{n}', m)}"
                 scale = f"scale{'' if m.vector else '[:, None]'} * " if f.scaled else ""
                 yield self.kept(f"d_asked_{n}", f"{scale}d_value_{n}", m.vector)
-                for j, p in self._given(n, self.overlaps):
+                for j, p in [] if alone else self._given(n, self.overlaps):
                     yield f"d_given_{j}_{n} += {self.apply(p.turned, f'd_asked_{n}', m)}"
 
-    def narrowed_cotangents(self) -> Iterator[str]:
-        """Cotangents of what was read as operands of products."""
+    def matrix_back(self, p: Pairing, *, turned: bool = False) -> Iterator[str]:
+        """The cotangent of a pairing's matrix, with the factor of its decays where that is one per pair."""
+        products = self._products_back(p)
+        if turned and p not in self.asks:  # what reaches a key has passed the scale
+            products = [(d.replace("d_value", "d_asked"), value, m) for d, value, m in products]
+        text = " + ".join(self.outer(value, d, m) if turned else self.outer(d, value, m) for d, value, m in products)
+        name = f"d_{p.turned if turned else p.name}"
+        if self.channel:
+            yield f"{name} = {text}"
+        else:
+            text = f"({text})" if len(products) > 1 else text
+            yield self.kept(name, f"{text} * {self.factor(p, turned=turned)}")
+
+    def cotangents_of_reads(self) -> Iterator[str]:
+        """Cotangents of what was read as operands of products, and what signs do to cotangents."""
+        f = self.f
+        if f.signed:
+            for m in f.members:
+                yield f"d_{m.state} = {self._flip_all(m)} * d_{m.state}"
+            for read in f.reads:
+                if read.over == "column":
+                    yield f"d_{read.name} = d_{read.name} * {self._flip(read)}"
         if self.f.operand != "tl.float32":
             for r in self.f.reads:
                 if r.over == "column" or not self.f.members[r.member].vector:
@@ -527,13 +559,13 @@ class ChunkPrinter:
                 else:
                     terms.append(self.dot(f"({self.from_start(f'd_{r.name}', g)})", m.state))
             yield f"d_{q.name} = {' + '.join(terms)}"
-        found = [(p, self._products_back(p)) for p in self.asks]
-        for p, products in found:
-            if products:
-                yield f"d_{p.name} = {' + '.join(self.outer(d, value, m) for d, value, m in products)}"
-        yield from self.spread_x([p for p, products in found if products])
+        asked = [p for p in self.asks if self._products_back(p)]
+        for p in asked:
+            yield from self.matrix_back(p)
+        yield from self.spread_x(asked)
         for r in f.reads:
             if r.over == "column":
+                yield from self.products([_renamed(p, f"d_{r.name}") for p, _ in self._column_pairings(r)])
                 for p, value in self._column_pairings(r):
                     yield f"d_{r.query} += {self.dot(f'd_{r.name}_{p.y}', value)}"
         if f.decay != "none":
@@ -563,7 +595,7 @@ class ChunkPrinter:
             terms = [self.with_state(f"d_value_{n}", "seen", m.state, m) for n, m in enumerate(f.members)]
             yield f"d_erase = {' + '.join(terms)}"
             for p in solved:
-                yield f"d_{p.name} = {' + '.join(self.outer(d, v, m) for d, v, m in self._products_back(p))}"
+                yield from self.matrix_back(p)
             yield from self.spread_x(solved)
         for key, g in self._keys():
             terms = [
@@ -577,11 +609,8 @@ class ChunkPrinter:
         if f.decay != "none":
             yield from self._border()
         asked = [p for p in self.asks if self._products_back(p)]
-        for p in (*asked, *solved):
-            products = self._products_back(p)
-            if p in solved:  # what reaches the key has passed the scale
-                products = [(d.replace("d_value", "d_asked"), value, m) for d, value, m in products]
-            yield f"d_{p.turned} = {' + '.join(self.outer(value, d, m) for d, value, m in products)}"
+        for p in (*(asked if self.channel else ()), *solved):
+            yield from self.matrix_back(p, turned=True)
         yield from self.spread_y([*asked, *solved])
         yield from self._through_columns()
         if f.scaled:
@@ -708,36 +737,39 @@ class ChunkPrinter:
             yield f"d_{m.state} = {' + '.join(terms)}"
 
 
-def chunk_blocks(facts: ChunkFacts, template: str, train: bool, first: str) -> dict[str, list[str]]:
-    """The blocks of a chunk kernel's template; ``first``: the condition for writing what several tiles share."""
+def chunk_blocks(facts: ChunkFacts, blocks: Sequence[str], first: str) -> dict[str, list[str]]:
+    """Those of a kernel's blocks that are the algorithm's own; ``first``: when to write what several tiles share."""
     p = ChunkPrinter(facts)
     side = facts.chunk * facts.substeps
     lines = f"tl.arange(0, {side})" if facts.substeps > 1 else "o_rows"
     place = f"p_inverse_checkpoint + {lines}[:, None] * {side} + {lines}[None, :]"
     turned = f"p_inverse_checkpoint + {lines}[None, :] * {side} + {lines}[:, None]"
-    decays = list(p.decays())
-    if template == "chunk_forward":
-        keep = [f"tl.store({place}, inverse{f', mask={first}' if first else ''})"] if facts.substeps and train else []
-        return {
-            "decays": decays,
-            "inverse": [*p.inverse(), *keep],
-            "solve": [*p.values(), *p.solution()],
-            "reads": [*p.queries(), *p.read_outs()],
-            "update": list(p.update()),
-        }
-    kept = [f"inverse = tl.load({place})", f"inverse_t = tl.load({turned})"] if facts.substeps else []
-    p.narrow |= {"inverse", "inverse_t"}
-    return {
-        "state": [p.kept(m.state, m.state) for m in facts.members if not m.vector and p.f.operand != "tl.float32"],
-        "decays": decays,
-        "solve": [*kept, *p.values(), *p.solution()],
-        "reads": [*p.queries(), *p.read_outs(facts.asked)],
-        "writes": [*p.narrowed_cotangents(), *p.cotangents_of_writes(), *p.values_apart()],
-        "queries": list(p.cotangents_of_queries()),
-        "keys": list(p.cotangents_of_keys()),
-        "update": list(p.update_back()),
-        "logs": [*p.cotangents_of_decays(), *p.unflipped()],
+    solves = facts.substeps > 0
+    back = "cotangents" in blocks
+    if "kept" in blocks:
+        p.narrow |= {"inverse", "inverse_t"}
+    printers: dict[str, Callable[[], Iterable[str]]] = {
+        "state": lambda: [*p.states_kept(), *(p.costates_kept() if back and "update_back" not in blocks else ())],
+        "decays": p.decays,
+        "inverse": p.inverse,
+        "keep": lambda: [f"tl.store({place}, inverse{f', mask={first}' if first else ''})"] if solves else [],
+        "kept": lambda: [
+            *([f"inverse = tl.load({place})"] if solves and "solve" in blocks else []),
+            *([f"inverse_t = tl.load({turned})"] if solves and back else []),
+        ],
+        "solve": lambda: [*p.values(), *p.solution()],
+        "reads": lambda: p.read_outs(facts.asked if back else None),
+        "prologue_queries": p.queries,
+        "signs": p.cotangents_of_reads,
+        "queries": lambda: [*p.cotangents_of_reads(), *p.cotangents_of_queries()],
+        "costates": p.cotangents_of_solves,
+        "writes": lambda: [*p.cotangents_of_writes(), *p.values_apart()],
+        "keys": p.cotangents_of_keys,
+        "update": p.update,
+        "update_back": p.update_back,
+        "logs": lambda: [*p.cotangents_of_decays(), *p.unflipped()],
     }
+    return {block: list(printers[block]()) for block in blocks if block in printers}
 
 
 # ---------------------------------------------------------------- text

@@ -30,8 +30,8 @@ def blocks(kernel: Kernel) -> dict[str, list[Line]]:
     printed["checkpoint"] = printed.get("checkpoint", []) + moves
     if "algorithm" in kernel.facts:
         facts = kernel.facts
-        more = chunk_blocks(facts["algorithm"], kernel.template, facts["train"], facts["first"])
-        printed |= {name: [Line(text) for text in lines] for name, lines in more.items()}
+        for name, lines in chunk_blocks(facts["algorithm"], facts["blocks"], facts["first"]).items():
+            printed[name] = [*printed.get(name, []), *(Line(text) for text in lines)]
     for section in ("invariant", "initial", "step", "final"):
         printed.setdefault(section, [])
     if not printed["step"] and not printed["advance"]:
@@ -64,8 +64,8 @@ def strides(tensor: Tensor) -> tuple[str, ...]:
 
 
 def constants(kernel: Kernel) -> tuple[str, ...]:
-    """The compile-time arguments: numbers of heads, and those that the kernel's facts name."""
-    return tuple(dict.fromkeys(("heads", *(t.heads for t in kernel.tensors), *kernel.facts.get("constants", ()))))
+    """The compile-time arguments: numbers of heads."""
+    return tuple(dict.fromkeys(("heads", *(t.heads for t in kernel.tensors))))
 
 
 def _arguments(kernel: Kernel) -> Iterator[str]:

@@ -1,10 +1,10 @@
 """Packed sequences in Triton kernels: which one a program walks, from where, how far.
 
-A program owns a sequence (or several, in rows) and reads where it begins and ends from ``cu_seqlens``; only
-``trajectory``, which is parallel over chunks, starts from a slot of the checkpoints and finds its sequence. Chunk
-c of sequence i has the slot ``begin // chunk + i + c``: no two have the same, and there are ``steps // chunk +
-batch`` slots at most. The backward pass walks one part of every sequence at a time (kernels of chunks the whole of
-it); rows of a segment's tensors are counted from ``begin // parts + i * pad`` in every part.
+A program owns a sequence (or several, in rows) and reads where it begins and ends from ``cu_seqlens``; only kernels
+that are parallel over chunks start from a slot of the checkpoints and find their sequence. Chunk c of sequence i has
+the slot ``begin // chunk + i + c``: no two have the same, and there are ``steps // chunk + batch`` slots at most. The
+backward pass walks one part of every sequence at a time (kernels of the chunk strategy the whole of it); rows of a
+segment's tensors are counted from ``begin // parts + i * pad`` in every part.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def place(kernel: Kernel) -> Iterator[str]:
     yield f"end = tl.maximum(_bound({CU_SEQLENS}, i_b + 1, batch, steps), begin)"
     yield from _WALKS[kernel.walk](kernel)
     yield "count = tl.max(length, axis=0)" if several else "count = length"
-    if apart:
+    if apart and kernel.layout.along == "steps":
+        yield f"if (i_c < 0) | (i_c * {kernel.facts['chunk']} >= count):"
+        yield "    return"
+    elif apart:
         yield "if count == 0:"
         yield "    return"
     if several:
@@ -63,15 +66,18 @@ def _part(kernel: Kernel) -> Iterator[str]:
 
 
 def _chunk(kernel: Kernel) -> Iterator[str]:
-    """One chunk, if the part has it; none for slots that no chunk has."""
+    """One chunk, if the part has it; none for slots that no chunk has. Blocks of steps are counted in the sequence."""
     chunk = kernel.facts["chunk"]
     yield f"i_c = slot - (begin // {chunk} + i_b)"
+    yield f"t = begin + i_c * {chunk} if direction > 0 else end - 1 - i_c * {chunk}"
+    if kernel.layout.along == "steps":
+        yield "length = (end - begin).to(tl.int32)"
+        return
     yield f"size = tl.maximum(tl.cdiv(tl.cdiv(end - begin, {chunk}), parts), 1)"
     yield "here = (i_c >= 0) & (i_c // size == part)"
     yield f"left = tl.maximum(tl.minimum(end - begin - i_c * {chunk}, {chunk}), 0)"
     yield "length = tl.where(here, left, 0).to(tl.int32)"
     yield from _row(kernel, f" + (i_c - part * size) * {chunk}")
-    yield f"t = begin + i_c * {chunk} if direction > 0 else end - 1 - i_c * {chunk}"
 
 
 def _row(kernel: Kernel, more: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .chunk import Chunked
+from .chunk_kernels import Chunked
 from .kernel_ir import Kernel
 from .passes import Pass
 from .scan import Scan

@@ -110,8 +110,6 @@ def _compile(module: Any, kernel: Kernel, target: Target, request: Mapping[str, 
 
     signature, attrs = _signature(kernel, request["dtype"])
     values: dict[str, Any] = {name: request["heads"] for name in constants(kernel)} | {"direction": 1}
-    if "exact" in values:
-        values["exact"] = "ieee" if target.backend == "hip" else "tf32x3"
     source = ASTSource(getattr(module, kernel.name), signature, values, attrs)
     chosen = warps(kernel, target.architecture, triton_version())
     gpu = GPUTarget(target.backend, target.architecture, target.warp)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...compiler.ir.program import Program
 from ...compiler.lower.chain import Chain
-from ...compiler.lower.chunk import Chunked
+from ...compiler.lower.chunk_kernels import Chunked
 from .arguments import gradient_shapes
 from .chunked import ChunkExecutor
 from .fused import Fused
@@ -26,12 +26,12 @@ class Chained:
     handed: tuple[tuple[str, ...], ...]
 
     @staticmethod
-    def of(core: Program, chain: Chain, module: Any) -> Executor:
+    def of(core: Program, chain: Chain, module: Any, schedule: str = "auto") -> Executor:
         """What runs a chain; a single pass needs nothing around it."""
         parts: list[Executor] = []
         for part, lowered in chain.parts:
             if isinstance(lowered, Chunked):
-                parts.append(ChunkExecutor(part.program, lowered, module, chain.started))
+                parts.append(ChunkExecutor(part.program, lowered, module, chain.started, schedule))
             else:
                 parts.append(Fused(part.program, lowered, module))
         if len(parts) == 1:

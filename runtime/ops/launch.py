@@ -158,8 +158,7 @@ def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: E
         stride for t, value in zip(kernel.tensors, tuple(args), strict=True) if t.strided for stride in value.stride()
     ]
     args += extent.arguments()
-    known: dict[str, Any] = {t.heads: tensors[t.name].shape[2] for t in kernel.tensors if t.heads != "heads"}
-    known |= {"heads": extent.heads, "exact": exact_products()}
+    known = {t.heads: tensors[t.name].shape[2] for t in kernel.tensors if t.heads != "heads"} | {"heads": extent.heads}
     constant = {name: known[name] for name in constants(kernel)}
     device = args[0].device
     with explained(module.__rec_map__):
@@ -175,7 +174,7 @@ _OPTIONS: dict[tuple[object, ...], dict[str, int]] = {}
 
 
 def _launch_on_device(
-    module: Any, kernel: Kernel, programs: int, args: list[Any], named: dict[str, Any], device: torch.device
+    module: Any, kernel: Kernel, programs: int, args: list[Any], named: dict[str, int], device: torch.device
 ) -> None:
     from triton.runtime.errors import OutOfResources
 
@@ -195,9 +194,12 @@ def _launch_on_device(
         options["maxnreg"] = register_limit(options["num_warps"])  # from the next launch on
 
 
-def exact_products() -> str:
-    """The form of float32 products that is as good as exact and runs on matrix units."""
-    return "ieee" if torch.version.hip else "tf32x3"
+@cache
+def wanted_programs(device: torch.device) -> int:
+    """How many programs keep a device busy: two for each multiprocessor. An interpreter runs one after the other."""
+    if device.type != "cuda":
+        return 1
+    return 2 * int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 @cache

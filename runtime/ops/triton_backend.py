@@ -50,7 +50,7 @@ def build(
     if isinstance(lowered, Recurrent | Scan):
         return Build(entry, compiled, Fused(core, lowered, module, segment), str(path))
     if isinstance(lowered, Chain):
-        return Build(entry, compiled, Chained.of(core, lowered, module), str(path))
+        return Build(entry, compiled, Chained.of(core, lowered, module, options.schedule), str(path))
     assert isinstance(lowered, Stepwise)
     return Build(entry, compiled, Stepped(core, lowered, module), str(path))
 
