@@ -21,7 +21,7 @@ from .linear import Reason
 from .links import Algebra, Product, RawLink, RawPair, Subject, Vector, link_of, merge, value_of
 from .logarithm import log_decay
 from .readout import Read, read_out
-from .terms import NotLinear, Terms, WrongAxis
+from .terms import NotLinear, Terms, WrongAxis, placed
 
 MAX_ROWS = 8
 """The most rank-one updates with reads per step."""
@@ -213,7 +213,8 @@ def _chain(program: Program, algebra: Algebra, state: State, mixed: int) -> list
         basis = {previous: state.name} if previous is not None else {}
         span = body[stop].span or state.span
         if stop != previous:
-            terms = Terms(algebra.builder, basis).of(stop)
+            found = Terms(algebra.builder, basis).of(stop)
+            terms = [placed(algebra.builder, term, state.axes) for term in found]
             links.append(link_of(algebra, terms, mixed, Subject(state.name, names, span)))
         previous = stop
     return links or [RawLink(Product(), ())]

@@ -12,7 +12,7 @@ from ..ir.program import Program, depends_on
 from ..ir.types import Axes
 from .linear import Reason
 from .links import Algebra, Product, Vector, value_of
-from .terms import Factor, NotLinear, Term, Terms
+from .terms import Factor, NotLinear, Term, Terms, placed
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class _Outputs:
     def _read(self, position: int) -> int:
         instr = self.builder.body[position]
         total: int | None = None
-        for term in self.terms.of(position):
+        for term in [placed(self.builder, term, instr.axes) for term in self.terms.of(position)]:
             value = self._read_term(term, position)
             if total is None:
                 total = self.builder.apply("neg", value) if term.negative else value
