@@ -157,27 +157,33 @@ class ChunkMaker(Maker):
         return found
 
     def gradients(self, writer: TileWriter, stores: dict[str, Statement]) -> dict[str, tuple[Statement, ...]]:
-        """Cotangents of inputs as soon as those of the roles that they need are there, so that tiles live short."""
-        body = writer.body
+        """What follows from cotangents of roles as soon as those are there, so that tiles live short."""
         done: set[str] = set()
         sections = {}
-        for section in ("queries", "values"):
+        wanted = live(writer.body, self.plan.wanted())
+        needs = self.needs()
+        for section in ("queries", "values", "keys"):
             done |= {f"role {role.name}" for role in self.roles if role.kind in PHASES[section]}
-            ready = [value for _, value in self.plan.inputs if value is not None and self.needs(value) <= done]
-            writer.lower(live(body, ready))
-            names = [n for n, v in self.plan.inputs if v in ready and n not in stores]
+            last = section == "keys"
+            if last:  # what was loaded long ago is loaded again rather than kept
+                writer.forget_loads()
+            ready = [value for value in wanted if needs[value] <= done and (last or needs[value])]
+            writer.lower(live(writer.body, ready))
             statements = _taken(writer)
-            for name in names:
-                stores[name] = self.gradient_store(writer, name)
-                statements.append(stores[name])
-            sections[f"gradients_{section}"] = tuple(statements)
+            for name, value in self.plan.inputs:
+                if value is not None and name not in stores and needs[value] <= done and (last or needs[value]):
+                    stores[name] = self.gradient_store(writer, name)
+                    statements += [*_taken(writer), stores[name]]
+            sections["gradients" if last else f"gradients_{section}"] = tuple(statements)
         return sections
 
-    def needs(self, value: int) -> set[str]:
-        """The roles whose cotangents a value reads."""
-        body = self.plan.body
-        leaves = {body[p].attrs for p in live(body, (value,)) if body[p].op == "leaf"}
-        return {name for kind, name in leaves if kind == "cotangent" and name.startswith("role ")}
+    def needs(self) -> list[set[str]]:
+        """For every value of the adjoint the roles whose cotangents it reads."""
+        found: list[set[str]] = []
+        for instr in self.plan.body:
+            own = instr.attrs[1] if instr.op == "leaf" and instr.attrs[0] == "cotangent" else ""
+            found.append({own} if own.startswith("role ") else set().union(*(found[arg] for arg in instr.args)))
+        return found
 
     def gradient_store(self, writer: TileWriter, name: str) -> Statement:
         """The store of an input's gradient."""
@@ -339,12 +345,7 @@ class ChunkMaker(Maker):
         """The adjoint of the prologue; gradients of params are summed over the chunks of a program."""
         stored: dict[str, Statement] = {}
         sections |= self.gradients(writer, stored)
-        writer.lower(live(writer.body, self.plan.wanted()))
-        late = _taken(writer)
-        for name, value in self.plan.inputs:
-            if value is not None and name not in stored:
-                stored[name] = self.gradient_store(writer, name)
-                late.append(stored[name])
+        late = list(sections["gradients"])
         sums, accumulators, partials = self.param_gradients(writer)
         if apart:
             partials = [replace(t, place="checkpoint") for t in partials]

@@ -157,6 +157,10 @@ class TileWriter:
             self._loads[key] = replace(ref, clean=frozenset(order))
         return self._loads[key]
 
+    def forget_loads(self) -> None:
+        """From here on what a step reads from memory is loaded again, so that it need not be kept until now."""
+        self._loads = {key: ref for key, ref in self._loads.items() if self.loaded[key[0]].place == "head"}
+
     # ------------------------------------------------------------ renaming and moving
 
     def _renamed(self, value: int, names: Mapping[Label, Label], order: tuple[Label, ...] | None = None) -> Ref:
