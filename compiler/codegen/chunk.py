@@ -63,30 +63,44 @@ class ChunkPrinter:
     def __init__(self, facts: ChunkFacts) -> None:
         self.f = facts
         self.channel, self.scalar = facts.decay == "channel", facts.decay == "scalar"
+        self.narrow: set[str] = set()
         self.rows = facts.substeps
-        step = "step" if self.rows > 1 else "o_rows"
+        step = "step" if self.rows > 1 else "row"
         several = len(set(facts.links)) > 1
         self.solves = [Pairing("erase", "seen", step, "key", "written", step, ">", several)] if self.rows else []
         self.overlaps = [
-            Pairing("erase", "seen", step, f"write_{j}", "until", "o_rows", ">") for j in range(len(facts.given))
+            Pairing("erase", "seen", step, f"write_{j}", "until", "row", ">") for j in range(len(facts.given))
         ] if self.rows else []  # fmt: skip
         self.asks: list[Pairing] = []
         for query in facts.queries:
             if query.over == "mix":
                 g, op = ("upto", ">") if query.before else ("until", ">=")
-                self.asks += [Pairing(query.name, g, "o_rows", *y, op) for y in self._written(step)]
+                self.asks += [Pairing(query.name, g, "row", *y, op) for y in self._written(step)]
 
     def _written(self, step: str) -> list[tuple[str, str, str]]:
         """What is written, when, and the step of each row."""
         found = [("key", "written", step)] if self.rows else []
-        return found + [(f"write_{j}", "until", "o_rows") for j in range(len(self.f.given))]
+        return found + [(f"write_{j}", "until", "row") for j in range(len(self.f.given))]
 
     # ------------------------------------------------------------ words
 
     def dot(self, x: str, y: str) -> str:
         if self.f.operand == "tl.float32":
             return f'tl.dot({x}, {y}, input_precision="{self.f.precision}")'
-        return f"tl.dot({_cast(x, self.f.operand)}, {_cast(y, self.f.operand)})"
+        return f"tl.dot({self._operand(x)}, {self._operand(y)})"
+
+    def _operand(self, x: str) -> str:
+        if x.removeprefix("tl.trans(").rstrip(")") in self.narrow:
+            return x
+        return _cast(x, self.f.operand)
+
+    def kept(self, name: str, text: str, vector: bool = False) -> str:
+        """A statement for a tile that several products take: from then on it is of their operands' type, which takes
+        half the registers where that has 16 bits."""
+        if self.f.operand == "tl.float32" or vector:
+            return f"{name} = {text}"
+        self.narrow.add(name)
+        return f"{name} = {_cast(text, self.f.operand)}"
 
     def apply(self, matrix: str, x: str, m: Memory) -> str:
         return f"tl.sum({matrix} * {x}[None, :], axis=1)" if m.vector else self.dot(matrix, x)
@@ -140,8 +154,10 @@ class ChunkPrinter:
     def decays(self) -> Iterator[str]:
         """Cumulated decays and signs, and the rows of all substeps in the order of time."""
         f = self.f
+        # counted from the start of the sequence: what compares rows would otherwise be kept in registers all along
+        yield "row = i + o_rows"
         if self.rows > 1:
-            yield f"micro = tl.arange(0, {f.chunk * self.rows})"
+            yield f"micro = i * {self.rows} + tl.arange(0, {f.chunk * self.rows})"
             yield f"step, sub = micro // {self.rows}, micro % {self.rows}"
             yield f"link = {self._table(f.links)}"
         if f.decay != "none":
@@ -156,7 +172,12 @@ class ChunkPrinter:
             yield from self._moments("seen", "upto", "base_", f.logs, post=f.post)
         if f.signed:
             yield from self._signs()
-        yield from self._assembled()
+        yield from self._rows("key", [True] * len(f.links))
+        yield from self._rows("erase", f.reader)
+        yield from self._rows("scale", f.scale)
+        yield from (
+            self.kept(f"write_{j}", f"write_{j}") for j in range(len(f.given)) if self.f.operand != "tl.float32"
+        )
 
     def _table(self, numbers: Sequence[int]) -> str:
         """A number for each row by its place within the step."""
@@ -216,33 +237,41 @@ class ChunkPrinter:
                 yield f"erase_{i} = erase_{i} * flip_seen_{i}"
         for j in range(len(f.given)):
             yield f"write_{j} = write_{j} * flip{tile}"
-        for q in f.queries:
-            if q.over == "mix":
-                yield f"{q.name} = {q.name} * {'flip_upto' if q.before else 'flip'}{tile}"
 
-    def _assembled(self) -> Iterator[str]:
-        f = self.f
-        if not self.rows:
+    def _rows(self, kind: str, present: Sequence[bool], ending: str = "", vector: bool = False) -> Iterator[str]:
+        """The rows of all substeps as one tile; those that a link does not have are zero (a scale is one)."""
+        if not any(present):
             return
-        parts: list[tuple[str, str, Sequence[bool], bool]] = [("key", "key", [True] * len(f.links), True)]
-        parts.append(("erase", "erase", f.reader, True))
-        if f.scaled:
-            parts.append(("scale", "scale", f.scale, False))
-        for n, m in enumerate(f.members):
-            parts.append((f"value_{n}", "value", m.rows, not m.vector))
-        for target, prefix, present, tile in parts:
-            ending = target.removeprefix(prefix) if prefix == "value" else ""
-            names = [f"{prefix}_{i}{ending}" for i in range(len(f.links))]
-            if not any(present):
-                continue
-            like = names[list(present).index(True)]
-            chosen = [n if here else f"tl.zeros_like({like})" for n, here in zip(names, present, strict=True)]
-            if prefix == "scale":  # rows that read without a scale
-                chosen = [
-                    n if here else f"tl.full(({f.chunk},), 1.0, tl.float32)"
-                    for n, here in zip(names, present, strict=True)
-                ]
-            yield f"{target} = {chosen[0] if self.rows == 1 else self._interleaved(chosen, tile)}"
+        names = [f"{kind}_{i}{ending}" for i in range(len(present))]
+        like = names[list(present).index(True)]
+        other = f"tl.full(({self.f.chunk},), 1.0, tl.float32)" if kind == "scale" else f"tl.zeros_like({like})"
+        chosen = [name if here else other for name, here in zip(names, present, strict=True)]
+        tile = kind != "scale" and not vector
+        text = chosen[0] if self.rows == 1 else self._interleaved(chosen, tile)
+        if kind in ("key", "erase"):
+            yield self.kept(kind, text)
+        else:
+            yield f"{kind}{ending} = {text}"
+
+    def values(self) -> Iterator[str]:
+        """What rows are given to write."""
+        for n, m in enumerate(self.f.members):
+            yield from self._rows("value", m.rows, f"_{n}", m.vector)
+        if self.f.operand != "tl.float32":
+            for j, given in enumerate(self.f.given):
+                for n, m in enumerate(self.f.members):
+                    if given.values[n] and not m.vector:
+                        yield self.kept(f"given_{j}_{n}", f"given_{j}_{n}")
+
+    def queries(self) -> Iterator[str]:
+        """Queries with their signs."""
+        tile = "" if self.channel else "[:, None]"
+        for q in self.f.queries:
+            text = q.name
+            if self.f.signed and q.over == "mix":
+                text = f"{q.name} * {'flip_upto' if q.before else 'flip'}{tile}"
+            if text != q.name or self.f.operand != "tl.float32":
+                yield self.kept(q.name, text)
 
     def has_value(self, m: Memory) -> bool:
         return any(m.rows)
@@ -303,21 +332,29 @@ class ChunkPrinter:
     def _count(self, at: str) -> int:
         return self.f.chunk * (self.rows if at == "step" else 1)
 
-    def spread(self, pairings: Sequence[Pairing]) -> Iterator[str]:
-        """Cotangents of x and y from those of the products, ``d_x_y`` and transposed ``d_y_x``."""
-        if not pairings:
-            return
+    def spread_x(self, pairings: Sequence[Pairing]) -> Iterator[str]:
+        """Adds to the cotangents of x what comes from those of the products, ``d_x_y``."""
         if not self.channel:
             for p in pairings:
                 yield f"d_{p.x} += {self.dot(f'(d_{p.name} * {self.factor(p)})', p.y)}"
+            return
+        for level in self.levels(pairings):
+            yield from level.setup
+            for p in pairings:
+                (_, fx), (y, _) = self._side(p, "x"), self._side(p, "y")
+                picked = f"tl.where({level.mask(p)} & {p.mask()}, d_{p.name}, 0.0)"
+                yield f"d_{p.x} += {self.dot(picked, y)} * {fx}"
+
+    def spread_y(self, pairings: Sequence[Pairing]) -> Iterator[str]:
+        """Adds to the cotangents of y what comes from those of the transposed products, ``d_y_x``."""
+        if not self.channel:
+            for p in pairings:
                 yield f"d_{p.y} += {self.dot(f'(d_{p.turned} * {self.factor(p, turned=True)})', p.x)}"
             return
         for level in self.levels(pairings):
             yield from level.setup
             for p in pairings:
-                (x, fx), (y, fy) = self._side(p, "x"), self._side(p, "y")
-                picked = f"tl.where({level.mask(p)} & {p.mask()}, d_{p.name}, 0.0)"
-                yield f"d_{p.x} += {self.dot(picked, y)} * {fx}"
+                (x, _), (_, fy) = self._side(p, "x"), self._side(p, "y")
                 picked = f"tl.where({level.mask(p, turned=True)} & {p.mask(turned=True)}, d_{p.turned}, 0.0)"
                 yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
 
@@ -330,7 +367,7 @@ class ChunkPrinter:
         yield from self.products(self.solves)
         matrix = "scale[:, None] * erase_key" if self.f.scaled else "erase_key"
         side = self.f.chunk * self.rows
-        yield f"inverse = _unit_lower_inverse({matrix}, {side}, {side.bit_length() - 1}, exact)"
+        yield f"inverse = _unit_lower_inverse({matrix}, {side.bit_length() - 1})"
 
     def solution(self) -> Iterator[str]:
         """What the rows that read write: ``new_m``."""
@@ -344,7 +381,7 @@ class ChunkPrinter:
             if self.f.scaled:
                 text = f"scale{'' if m.vector else '[:, None]'} * ({text})"
             yield f"wanted = {f'value_{n} + ' if self.has_value(m) else ''}{text}"
-            yield f"new_{n} = {self.apply('inverse', 'wanted', m)}"
+            yield self.kept(f"new_{n}", self.apply("inverse", "wanted", m), m.vector)
 
     def _given(self, n: int, pairings: Sequence[Pairing]) -> list[tuple[int, Pairing]]:
         """The pairings with given writes of a member."""
@@ -382,10 +419,10 @@ class ChunkPrinter:
     def _column_pairings(self, read: ReadOut) -> list[tuple[Pairing, str]]:
         """How rows of a read over the column pair with keys, and the value at each key."""
         g, op = ("upto", ">") if read.before else ("until", ">=")
-        step = "step" if self.rows > 1 else "o_rows"
-        at = {"written": step, "until": "o_rows"}
+        step = "step" if self.rows > 1 else "row"
+        at = {"written": step, "until": "row"}
         return [
-            (Pairing(read.name, g, "o_rows", key, moment, at[moment] if key == "key" else "o_rows", op), value)
+            (Pairing(read.name, g, "row", key, moment, at[moment] if key == "key" else "row", op), value)
             for key, value, moment in self._wrote(read.member)
         ]
 
@@ -462,64 +499,72 @@ class ChunkPrinter:
             for n, m in enumerate(f.members):
                 yield f"d_value_{n} = {self.apply('inverse_t', f'd_new_{n}', m)}"
                 scale = f"scale{'' if m.vector else '[:, None]'} * " if f.scaled else ""
-                yield f"d_asked_{n} = {scale}d_value_{n}"
+                yield self.kept(f"d_asked_{n}", f"{scale}d_value_{n}", m.vector)
                 for j, p in self._given(n, self.overlaps):
                     yield f"d_given_{j}_{n} += {self.apply(p.turned, f'd_asked_{n}', m)}"
+
+    def narrowed_cotangents(self) -> Iterator[str]:
+        """Cotangents of what was read as operands of products."""
+        if self.f.operand != "tl.float32":
+            for r in self.f.reads:
+                if r.over == "column" or not self.f.members[r.member].vector:
+                    yield self.kept(f"d_{r.name}", f"d_{r.name}")
 
     def _from_end(self, x: str, state: str, m: Memory) -> str:
         return f"tl.sum({x} * {state}[None, :], axis=1)" if m.vector else self.dot(x, state)
 
-    def cotangents_of_keys(self) -> Iterator[str]:
-        """Cotangents of queries, erase keys and keys, and of decays."""
-        f = self.f
-        yield from self._through_state()
-        pairings = []
-        for p in self.asks:
-            terms, turned = [], []
-            for r in f.reads:
-                if r.over == "mix" and r.query == p.x:
-                    m = f.members[r.member]
-                    for key, value, _ in self._wrote(r.member):
-                        if key == p.y:
-                            terms.append(self.outer(f"d_{r.name}", value, m))
-                            turned.append(self.outer(value, f"d_{r.name}", m))
-            if terms:
-                yield f"d_{p.name} = {' + '.join(terms)}"
-                yield f"d_{p.turned} = {' + '.join(turned)}"
-                pairings.append(p)
-        for p in (*self.solves, *self.overlaps):
-            terms, turned = [], []
-            for n, m in enumerate(f.members):
-                values = dict((key, value) for key, value, _ in self._wrote(n))
-                if p.y in values:
-                    terms.append(self.outer(f"d_value_{n}", values[p.y], m))
-                    turned.append(self.outer(values[p.y], f"d_asked_{n}", m))
-            if terms:
-                yield f"d_{p.name} = {' + '.join(terms)}"
-                yield f"d_{p.turned} = {' + '.join(turned)}"
-                pairings.append(p)
-        yield from self.spread(pairings)
-        yield from self._through_columns()
-        if f.scaled:
-            yield "d_scale = tl.sum(erase * d_erase, axis=1)"
-            yield "d_erase = scale[:, None] * d_erase"
-
-    def _through_state(self) -> Iterator[str]:
-        """What reaches queries, erase keys and keys by way of the state."""
+    def cotangents_of_queries(self) -> Iterator[str]:
+        """Cotangents of queries: by way of the state, then of the chunk's own writes."""
         f = self.f
         for q in f.queries:
             reads = [r for r in f.reads if r.query == q.name]
             g = "upto" if q.before else "until"
-            if q.over == "mix":
-                terms = [
-                    self.with_state(f"d_{r.name}", g, f.members[r.member].state, f.members[r.member]) for r in reads
-                ]
-            else:
-                terms = [self.dot(f"({self.from_start(f'd_{r.name}', g)})", f.members[r.member].state) for r in reads]
+            terms = []
+            for r in reads:
+                m = f.members[r.member]
+                if q.over == "mix":
+                    terms.append(self.with_state(f"d_{r.name}", g, m.state, m))
+                else:
+                    terms.append(self.dot(f"({self.from_start(f'd_{r.name}', g)})", m.state))
             yield f"d_{q.name} = {' + '.join(terms)}"
+        found = [(p, self._products_back(p)) for p in self.asks]
+        for p, products in found:
+            if products:
+                yield f"d_{p.name} = {' + '.join(self.outer(d, value, m) for d, value, m in products)}"
+        yield from self.spread_x([p for p, products in found if products])
+        for r in f.reads:
+            if r.over == "column":
+                for p, value in self._column_pairings(r):
+                    yield f"d_{r.query} += {self.dot(f'd_{r.name}_{p.y}', value)}"
+        if f.decay != "none":
+            for q in f.queries:
+                if q.over == "mix":
+                    yield f"moved_{q.name} = {self._along(f'{q.name} * d_{q.name}')}"
+        if f.signed:
+            tile = "" if self.channel else "[:, None]"
+            for q in f.queries:
+                if q.over == "mix":
+                    yield f"d_{q.name} = d_{q.name} * {'flip_upto' if q.before else 'flip'}{tile}"
+
+    def _products_back(self, p: Pairing) -> list[tuple[str, str, Memory]]:
+        """The cotangents on x's side and values on y's whose products are the cotangent of a pairing's matrix."""
+        f = self.f
+        if p in self.asks:
+            found = [(f"d_{r.name}", r.member) for r in f.reads if r.over == "mix" and r.query == p.x]
+        else:
+            found = [(f"d_value_{n}", n) for n in range(len(f.members))]
+        return [(d, value, f.members[n]) for d, n in found for key, value, _ in self._wrote(n) if key == p.y]
+
+    def cotangents_of_keys(self) -> Iterator[str]:
+        """Cotangents of erase keys and keys: by way of the state, then of the chunk's own reads."""
+        f = self.f
+        solved = [p for p in (*self.solves, *self.overlaps) if self._products_back(p)]
         if self.rows:
             terms = [self.with_state(f"d_value_{n}", "seen", m.state, m) for n, m in enumerate(f.members)]
             yield f"d_erase = {' + '.join(terms)}"
+            for p in solved:
+                yield f"d_{p.name} = {' + '.join(self.outer(d, v, m) for d, v, m in self._products_back(p))}"
+            yield from self.spread_x(solved)
         for key, g in self._keys():
             terms = [
                 self.outer_state(value, f"d_{m.state}", m)
@@ -530,13 +575,33 @@ class ChunkPrinter:
             total = " + ".join(terms)
             yield f"d_{key} = {self.to_end(f'({total})', g)}"
         if f.decay != "none":
-            parts = [f"tl.sum({self._along(f'{key} * d_{key}')}, axis=0)" for key, _ in self._keys()]
-            for m in f.members:
-                product = f"{m.state} * d_{m.state}"
-                whole = f"tl.sum({product}, axis=1)" if not m.vector else product
-                text = f"tl.exp2(total) * {whole}" if self.channel else f"tl.exp2(total) * tl.sum({whole}, axis=0)"
-                parts.append(text)
-            yield f"border_log = {' + '.join(parts)}"
+            yield from self._border()
+        asked = [p for p in self.asks if self._products_back(p)]
+        for p in (*asked, *solved):
+            products = self._products_back(p)
+            if p in solved:  # what reaches the key has passed the scale
+                products = [(d.replace("d_value", "d_asked"), value, m) for d, value, m in products]
+            yield f"d_{p.turned} = {' + '.join(self.outer(value, d, m) for d, value, m in products)}"
+        yield from self.spread_y([*asked, *solved])
+        yield from self._through_columns()
+        if f.scaled:
+            yield "d_scale = tl.sum(erase * d_erase, axis=1)"
+            yield "d_erase = scale[:, None] * d_erase"
+        if self.rows:
+            yield from _parted("d_key", "d_key", self.rows)
+            if any(f.reader):
+                yield from _parted("d_erase", "d_erase", self.rows)
+            if f.scaled:
+                yield from _parted("d_scale", "d_scale", self.rows)
+
+    def _border(self) -> Iterator[str]:
+        """The part of every decay's cotangent in what the chunk hands on."""
+        parts = [f"tl.sum({self._along(f'{key} * d_{key}')}, axis=0)" for key, _ in self._keys()]
+        for m in self.f.members:
+            product = f"{m.state} * d_{m.state}"
+            whole = product if m.vector else f"tl.sum({product}, axis=1)"
+            parts.append(f"tl.exp2(total) * {whole if self.channel else f'tl.sum({whole}, axis=0)'}")
+        yield f"border_log = {' + '.join(parts)}"
 
     def outer_state(self, value: str, state: str, m: Memory) -> str:
         return f"{value}[:, None] * {state}[None, :]" if m.vector else self.dot(value, f"tl.trans({state})")
@@ -555,7 +620,6 @@ class ChunkPrinter:
                 continue
             pairings = self._column_pairings(read)
             for p, value in pairings:
-                yield f"d_{read.query} += {self.dot(f'd_{read.name}_{p.y}', value)}"
                 mask = p.mask(turned=True)
                 yield f"score_{p.turned} = tl.where({mask}, {self.dot(value, f'tl.trans({read.query})')}, 0.0)"
             if not self.channel:
@@ -574,23 +638,23 @@ class ChunkPrinter:
     def cotangents_of_decays(self) -> Iterator[str]:
         """Cotangents of logarithms: what was read less what was written, from each step to the end of the chunk."""
         f = self.f
-        yield from self._taken_apart()
         if f.decay == "none":
             return
         after: list[str] = []
         before: list[str] = []
         for q in f.queries:
             if q.over == "mix":
-                (before if q.before else after).append(self._along(f"{q.name} * d_{q.name}"))
+                (before if q.before else after).append(f"moved_{q.name}")
         for read in f.reads:
             if read.over == "column":
                 value = f"{read.name} * {self._flip(read)}" if f.signed else read.name
                 (before if read.before else after).append(self._along(f"{value} * d_{read.name}"))
         after += [f"-{self._along_negative(f'write_{j} * d_write_{j}')}" for j in range(len(f.given))]
         for i in range(len(f.links)):
-            yield f"wrote_{i} = {self._along(f'key_{i} * d_key_{i}')}"
+            key, erase = ("key", "erase") if self.rows == 1 else (f"key_{i}", f"erase_{i}")
+            yield f"wrote_{i} = {self._along(f'{key} * d_key_{i}')}"
             if f.reader[i]:
-                yield f"read_at_{i} = {self._along(f'erase_{i} * d_erase_{i}')}"
+                yield f"read_at_{i} = {self._along(f'{erase} * d_erase_{i}')}"
         rows = [f"read_at_{i} - wrote_{i}" if f.reader[i] else f"-wrote_{i}" for i in range(len(f.links))]
         yield f"moved = {_signed_sum([*after, *before, *rows])}"
         yield "later = tl.cumsum(moved, axis=0, reverse=True) - moved + border_log"
@@ -608,21 +672,14 @@ class ChunkPrinter:
     def _along_negative(self, text: str) -> str:
         return f"({text})" if self.channel else self._along(text)
 
-    def _taken_apart(self) -> Iterator[str]:
-        """Cotangents of the rows, by substep."""
-        f = self.f
-        if self.rows:
-            yield from _parted("d_key", "d_key", self.rows)
-            if any(f.reader):
-                yield from _parted("d_erase", "d_erase", self.rows)
-            if f.scaled:
-                yield from _parted("d_scale", "d_scale", self.rows)
-            for n, m in enumerate(f.members):
-                if self.has_value(m):
-                    yield from _parted("d_value", f"d_value_{n}", self.rows, f"_{n}")
+    def values_apart(self) -> Iterator[str]:
+        """Cotangents of what rows were given, by substep."""
+        for n, m in enumerate(self.f.members):
+            if self.rows and self.has_value(m):
+                yield from _parted("d_value", f"d_value_{n}", self.rows, f"_{n}")
 
     def unflipped(self) -> Iterator[str]:
-        """Cotangents of keys, erase keys and queries before their signs were folded in."""
+        """Cotangents of keys and erase keys before their signs were folded in."""
         f = self.f
         if not f.signed:
             return
@@ -633,9 +690,6 @@ class ChunkPrinter:
                 yield f"d_erase_{i} = d_erase_{i} * flip_seen_{i}"
         for j in range(len(f.given)):
             yield f"d_write_{j} = d_write_{j} * flip{tile}"
-        for q in f.queries:
-            if q.over == "mix":
-                yield f"d_{q.name} = d_{q.name} * {'flip_upto' if q.before else 'flip'}{tile}"
 
     def update_back(self) -> Iterator[str]:
         """The cotangents of the states before the chunk."""
@@ -658,23 +712,28 @@ def chunk_blocks(facts: ChunkFacts, template: str, train: bool, first: str) -> d
     """The blocks of a chunk kernel's template; ``first``: the condition for writing what several tiles share."""
     p = ChunkPrinter(facts)
     side = facts.chunk * facts.substeps
-    lines = "micro" if facts.substeps > 1 else "o_rows"
+    lines = f"tl.arange(0, {side})" if facts.substeps > 1 else "o_rows"
     place = f"p_inverse_checkpoint + {lines}[:, None] * {side} + {lines}[None, :]"
     turned = f"p_inverse_checkpoint + {lines}[None, :] * {side} + {lines}[:, None]"
+    decays = list(p.decays())
     if template == "chunk_forward":
         keep = [f"tl.store({place}, inverse{f', mask={first}' if first else ''})"] if facts.substeps and train else []
         return {
-            "decays": list(p.decays()),
-            "solve": [*p.inverse(), *keep, *p.solution()],
-            "reads": list(p.read_outs()),
+            "decays": decays,
+            "inverse": [*p.inverse(), *keep],
+            "solve": [*p.values(), *p.solution()],
+            "reads": [*p.queries(), *p.read_outs()],
             "update": list(p.update()),
         }
-    kept = [f"inverse = tl.load({place}).to(tl.float32)", f"inverse_t = tl.load({turned}).to(tl.float32)"]
+    kept = [f"inverse = tl.load({place})", f"inverse_t = tl.load({turned})"] if facts.substeps else []
+    p.narrow |= {"inverse", "inverse_t"}
     return {
-        "decays": list(p.decays()),
-        "solve": [*(kept if facts.substeps else []), *p.solution()],
-        "reads": list(p.read_outs(facts.asked)),
-        "writes": list(p.cotangents_of_writes()),
+        "state": [p.kept(m.state, m.state) for m in facts.members if not m.vector and p.f.operand != "tl.float32"],
+        "decays": decays,
+        "solve": [*kept, *p.values(), *p.solution()],
+        "reads": [*p.queries(), *p.read_outs(facts.asked)],
+        "writes": [*p.narrowed_cotangents(), *p.cotangents_of_writes(), *p.values_apart()],
+        "queries": list(p.cotangents_of_queries()),
         "keys": list(p.cotangents_of_keys()),
         "update": list(p.update_back()),
         "logs": [*p.cotangents_of_decays(), *p.unflipped()],

@@ -71,7 +71,8 @@ def _arguments(kernel: Kernel) -> Iterator[str]:
     for tensor in kernel.tensors:
         if tensor.strided:
             yield ", ".join(strides(tensor)) + ","
-    yield ", ".join(INTEGERS) + ","
+    # a known direction makes distances between steps constants, which addresses hold without registers of their own
+    yield ", ".join(f"{name}: tl.constexpr" if name == "direction" else name for name in INTEGERS) + ","
     yield ", ".join(f"{name}: tl.constexpr" for name in constants(kernel)) + ","
 
 
@@ -205,7 +206,7 @@ def _stride(layout: Layout, tensor: Tensor) -> str:
     """How far a tensor's place moves from step to step, or from block to block of them, to the right."""
     stride = _step_stride(layout, tensor)
     if layout.along == "steps" and layout.rows_of(tensor.place):
-        return f"{stride.replace('direction', 'direction.to(tl.int64)')} * {layout.rows}"
+        return f"{stride} * {layout.rows}"
     return stride
 
 

@@ -40,6 +40,19 @@ class Role:
     axes: Axes
     gradient: bool = True
 
+    @property
+    def kind(self) -> str:
+        """The name without its numbers."""
+        return self.name.split("_")[0]
+
+
+PHASES = {
+    "keys": ("log", "sign", "key", "erase", "scale", "write"),
+    "values": ("value", "given"),
+    "queries": ("query",),
+}
+"""Kinds of roles by the part of the algorithm that needs them first."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -332,10 +345,45 @@ class _ChunkMaker(Maker):
         statements.append(Statement(name, op, (ref,), padded, labels))
         return statements
 
-    def prologue(self, writer: TileWriter) -> list[Statement]:
-        writer.lower(live(writer.body, self.form.values()))
-        roles = [s for role in self.roles for s in self.whole(writer, role.name, role.value, role.axes)]
-        return [*_taken(writer), *roles]
+    def prologue(self, writer: TileWriter) -> dict[str, tuple[Statement, ...]]:
+        """The roles in the order in which the algorithm needs them, so that tiles are loaded late."""
+        found = {}
+        for section, kinds in PHASES.items():
+            roles = [role for role in self.roles if role.kind in kinds]
+            writer.lower(live(writer.body, [role.value for role in roles]))
+            named = [s for role in roles for s in self.whole(writer, role.name, role.value, role.axes)]
+            found[f"prologue_{section}"] = (*_taken(writer), *named)
+        return found
+
+    def gradients(self, writer: TileWriter, stores: dict[str, Statement]) -> dict[str, tuple[Statement, ...]]:
+        """Cotangents of inputs as soon as those of the roles that they need are there, so that tiles live short."""
+        body = writer.body
+        done: set[str] = set()
+        sections = {}
+        for section in ("values", "queries"):
+            done |= {f"role {role.name}" for role in self.roles if role.kind in PHASES[section]}
+            ready = [value for _, value in self.plan.inputs if value is not None and self.needs(value) <= done]
+            writer.lower(live(body, ready))
+            names = [n for n, v in self.plan.inputs if v in ready and n not in stores]
+            statements = _taken(writer)
+            for name in names:
+                stores[name] = self.gradient_store(writer, name)
+                statements.append(stores[name])
+            sections[f"gradients_{section}"] = tuple(statements)
+        return sections
+
+    def needs(self, value: int) -> set[str]:
+        """The roles whose cotangents a value reads."""
+        body = self.plan.body
+        leaves = {body[p].attrs for p in live(body, (value,)) if body[p].op == "leaf"}
+        return {name for kind, name in leaves if kind == "cotangent" and name.startswith("role ")}
+
+    def gradient_store(self, writer: TileWriter, name: str) -> Statement:
+        """The store of an input's gradient."""
+        axes = next(i.axes for i in self.program.inputs if i.name == name)
+        value = dict(self.plan.inputs)[name]
+        assert value is not None
+        return store(self.each(f"d_{name}", "step", axes, compute=name in self.wide), writer.ref(value))
 
     def sources(self) -> dict[tuple[str, str], Tensor | Ref]:
         """The leaves of the epilogue: what was read."""
@@ -368,7 +416,7 @@ class _ChunkMaker(Maker):
         sections = {
             "invariant": tuple(writer.sections["invariant"]),
             "initial": tuple(self.start(starts[s.name], s.name, s.axes) for s in program.states),
-            "prologue": tuple(prologue),
+            **prologue,
             "epilogue": tuple(epilogue),
             "final": tuple(store(ends[name], ref) for name, ref in states.items()),
             "checkpoint": tuple(store(t, states[s.name]) for t, s in zip(kept, program.states, strict=False)),
@@ -408,8 +456,15 @@ class _ChunkMaker(Maker):
             else:
                 cotangents += self.whole(writer, f"d_{item.name}", value, axes)
         before = [*_taken(writer), *cotangents]
+        stored: dict[str, Statement] = {}
+        early = self.gradients(writer, stored)
         writer.lower(live(writer.body, self.plan.wanted()))
-        stores, outs = self.input_gradients(writer)
+        late = _taken(writer)
+        for name, value in self.plan.inputs:
+            if value is not None and name not in stored:
+                stored[name] = self.gradient_store(writer, name)
+                late.append(stored[name])
+        outs = [statement.attrs[0] for statement in stored.values()]
         sums, accumulators, partials = self.param_gradients(writer)
         kept = [replace(t, first_tile=()) for t in self.kept()]
         starts = [self.each(f"d_{s.name}_end", "sequence", s.axes) for s in program.states]
@@ -421,15 +476,14 @@ class _ChunkMaker(Maker):
                 *(read(t, ref.name, ref.labels) for t, ref in zip(starts, carried, strict=True)),
                 *(Statement(a.name, "zeros", (), (), a.labels) for a in accumulators),
             ),
-            "prologue": (
-                *(
-                    read(t, ref.name, ref.labels)
-                    for t, ref in zip(kept[: len(program.states)], states.values(), strict=True)
-                ),
-                *prologue,
+            "before": tuple(
+                read(t, ref.name, ref.labels)
+                for t, ref in zip(kept[: len(program.states)], states.values(), strict=True)
             ),
+            **prologue,
+            **early,
             "cotangents": tuple(before),
-            "gradients": (*_taken(writer), *stores, *sums),
+            "gradients": (*late, *_taken(writer), *sums),
             "final": (
                 *(store(t, ref) for t, ref in zip(ends, carried, strict=True)),
                 *self.reduced(accumulators, partials),

@@ -106,7 +106,7 @@ def _compile(module: Any, kernel: Kernel, target: Target, request: Mapping[str, 
     from triton.compiler import ASTSource
 
     signature, attrs = _signature(kernel, request["dtype"])
-    values: dict[str, Any] = {name: request["heads"] for name in constants(kernel)}
+    values: dict[str, Any] = {name: request["heads"] for name in constants(kernel)} | {"direction": 1}
     if "exact" in values:
         values["exact"] = "ieee" if target.backend == "hip" else "tf32x3"
     source = ASTSource(getattr(module, kernel.name), signature, values, attrs)
@@ -143,7 +143,7 @@ def _signature(kernel: Kernel, dtype: str) -> tuple[dict[str, str], dict[tuple[i
         signature[f"{tensor.name}_ptr"] = "*fp32" if tensor.compute or tensor.place == "head" else f"*{dtype}"
     for tensor in kernel.tensors:
         signature |= dict.fromkeys(strides(tensor), "i32")
-    signature |= dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(constants(kernel), "constexpr")
+    signature |= dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(("direction", *constants(kernel)), "constexpr")
     aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(kernel.tensors))}
     return signature, aligned
 
