@@ -107,8 +107,7 @@ class Terms:
             case "div" if given or not self.depends(instr.args[1]):
                 labels = tuple(range(len(instr.axes)))
                 inverse = self.builder.div(self.builder.const(1.0), instr.args[1])
-                factors = self._joined(self.of(instr.args[0]), self.of(inverse), labels, labels, labels, instr)
-                return factors
+                return self._joined(self.of(instr.args[0]), (self._atom(inverse),), labels, labels, labels, instr)
             case "contract":
                 return self._products(instr, *instr.attrs)
             case "broadcast":

@@ -221,6 +221,12 @@ def test_constant_decays(decay: float) -> None:
     check(program, sizes, changed(given, a=lambda a: torch.full_like(a, decay)), "scan", options=OPTIONS)
 
 
+def test_a_matrix_of_divisors() -> None:
+    text = "recurrence r\ndims K, V\nstate S[K, V]\ninput X[K, V]\ntransition S' = X - S / (1 + square(X))\n"
+    program, sizes = spec(text + "output o[K, V] = S'\n"), {"K": 3, "V": 2}
+    check(program, sizes, arguments(program, sizes, steps=6), "scan", options=OPTIONS)
+
+
 @pytest.mark.parametrize("start", [False, True])
 def test_maxima_of_infinities_and_ties(start: bool) -> None:
     """Shifts and bounds of minus infinity (there is none yet, none any more), equal ones share their gradient."""
