@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .explain import Explanation
     from .verify import Report
 
-STRATEGIES = ("auto", "recurrent", "stepwise")
+STRATEGIES = ("auto", "chunk", "scan", "recurrent", "stepwise")
 
 
 def load(spec: str | Path, /, **consts: int) -> Recurrence:
@@ -184,8 +184,8 @@ class Recurrence:
                 start as the spec says.
             reverse: run from the last step to the first; the final state is that after step 0.
             backend: ``auto``, ``triton``, ``cpu`` or ``reference``.
-            strategy: ``auto``, ``recurrent`` or ``stepwise``: how kernels are generated. The reference
-                generates none and takes any.
+            strategy: ``auto``, ``chunk``, ``scan``, ``recurrent`` or ``stepwise``: how kernels are generated.
+                The reference generates none and takes any.
             steps: how many, for a recurrence without inputs and for no other.
             check: look for NaN, Inf and broken promises in the data; None: as
                 :func:`recurra.check_inputs` says.
