@@ -336,7 +336,7 @@ class ChunkPrinter:
         """Adds to the cotangents of x what comes from those of the products, ``d_x_y``."""
         if not self.channel:
             for p in pairings:
-                yield f"d_{p.x} += {self.dot(f'(d_{p.name} * {self.factor(p)})', p.y)}"
+                yield f"d_{p.x} += {self.dot(f'd_{p.name}', p.y)}"
             return
         for level in self.levels(pairings):
             yield from level.setup
@@ -349,7 +349,7 @@ class ChunkPrinter:
         """Adds to the cotangents of y what comes from those of the transposed products, ``d_y_x``."""
         if not self.channel:
             for p in pairings:
-                yield f"d_{p.y} += {self.dot(f'(d_{p.turned} * {self.factor(p, turned=True)})', p.x)}"
+                yield f"d_{p.y} += {self.dot(f'd_{p.turned}', p.x)}"
             return
         for level in self.levels(pairings):
             yield from level.setup
@@ -468,20 +468,17 @@ class ChunkPrinter:
     def cotangents_of_writes(self) -> Iterator[str]:
         """Cotangents of everything that was written, the solve taken back; those of reads over the column first."""
         f = self.f
-        if f.signed:
-            for m in f.members:
-                yield f"d_{m.state} = {self._flip_all(m)} * d_{m.state}"
-            for read in f.reads:
-                if read.over == "column":
-                    yield f"d_{read.name} = d_{read.name} * {self._flip(read)}"
         mixed = [r for r in f.reads if r.over == "mix"]
-        used = {r.query for r in mixed}
-        yield from self.products([p for p in self.asks if p.x in used], turned=True)
+        asked = [p for p in self.asks if self._products_back(p)]
+        for p in asked if not self.channel else ():
+            # side by side, as they share the factor of how much pairs have decayed
+            yield from self.products([p], turned=True)
+            yield from self.matrix_back(p, turned=True)
+        if self.channel:
+            yield from self.products(asked, turned=True)
         columns = [(read, self._column_pairings(read)) for read in f.reads if read.over == "column"]
         for read, pairings in columns:
-            renamed = [_renamed(p, f"d_{read.name}") for p, _ in pairings]
-            yield from self.products(renamed)
-            yield from self.products(renamed, turned=True)
+            yield from self.products([_renamed(p, f"d_{read.name}") for p, _ in pairings], turned=True)
         for n, m in enumerate(f.members):
             for key, value, g in self._wrote(n):
                 terms = [self._from_end(f"({self.to_end(key, g)})", f"d_{m.state}", m)]
@@ -503,8 +500,28 @@ class ChunkPrinter:
                 for j, p in self._given(n, self.overlaps):
                     yield f"d_given_{j}_{n} += {self.apply(p.turned, f'd_asked_{n}', m)}"
 
-    def narrowed_cotangents(self) -> Iterator[str]:
-        """Cotangents of what was read as operands of products."""
+    def matrix_back(self, p: Pairing, *, turned: bool = False) -> Iterator[str]:
+        """The cotangent of a pairing's matrix, with the factor of its decays where that is one per pair."""
+        products = self._products_back(p)
+        if turned and p not in self.asks:  # what reaches a key has passed the scale
+            products = [(d.replace("d_value", "d_asked"), value, m) for d, value, m in products]
+        text = " + ".join(self.outer(value, d, m) if turned else self.outer(d, value, m) for d, value, m in products)
+        name = f"d_{p.turned if turned else p.name}"
+        if self.channel:
+            yield f"{name} = {text}"
+        else:
+            text = f"({text})" if len(products) > 1 else text
+            yield self.kept(name, f"{text} * {self.factor(p, turned=turned)}")
+
+    def cotangents_of_reads(self) -> Iterator[str]:
+        """Cotangents of what was read as operands of products, and what signs do to cotangents."""
+        f = self.f
+        if f.signed:
+            for m in f.members:
+                yield f"d_{m.state} = {self._flip_all(m)} * d_{m.state}"
+            for read in f.reads:
+                if read.over == "column":
+                    yield f"d_{read.name} = d_{read.name} * {self._flip(read)}"
         if self.f.operand != "tl.float32":
             for r in self.f.reads:
                 if r.over == "column" or not self.f.members[r.member].vector:
@@ -527,13 +544,13 @@ class ChunkPrinter:
                 else:
                     terms.append(self.dot(f"({self.from_start(f'd_{r.name}', g)})", m.state))
             yield f"d_{q.name} = {' + '.join(terms)}"
-        found = [(p, self._products_back(p)) for p in self.asks]
-        for p, products in found:
-            if products:
-                yield f"d_{p.name} = {' + '.join(self.outer(d, value, m) for d, value, m in products)}"
-        yield from self.spread_x([p for p, products in found if products])
+        asked = [p for p in self.asks if self._products_back(p)]
+        for p in asked:
+            yield from self.matrix_back(p)
+        yield from self.spread_x(asked)
         for r in f.reads:
             if r.over == "column":
+                yield from self.products([_renamed(p, f"d_{r.name}") for p, _ in self._column_pairings(r)])
                 for p, value in self._column_pairings(r):
                     yield f"d_{r.query} += {self.dot(f'd_{r.name}_{p.y}', value)}"
         if f.decay != "none":
@@ -563,7 +580,7 @@ class ChunkPrinter:
             terms = [self.with_state(f"d_value_{n}", "seen", m.state, m) for n, m in enumerate(f.members)]
             yield f"d_erase = {' + '.join(terms)}"
             for p in solved:
-                yield f"d_{p.name} = {' + '.join(self.outer(d, v, m) for d, v, m in self._products_back(p))}"
+                yield from self.matrix_back(p)
             yield from self.spread_x(solved)
         for key, g in self._keys():
             terms = [
@@ -577,11 +594,8 @@ class ChunkPrinter:
         if f.decay != "none":
             yield from self._border()
         asked = [p for p in self.asks if self._products_back(p)]
-        for p in (*asked, *solved):
-            products = self._products_back(p)
-            if p in solved:  # what reaches the key has passed the scale
-                products = [(d.replace("d_value", "d_asked"), value, m) for d, value, m in products]
-            yield f"d_{p.turned} = {' + '.join(self.outer(value, d, m) for d, value, m in products)}"
+        for p in (*(asked if self.channel else ()), *solved):
+            yield from self.matrix_back(p, turned=True)
         yield from self.spread_y([*asked, *solved])
         yield from self._through_columns()
         if f.scaled:
@@ -732,8 +746,8 @@ def chunk_blocks(facts: ChunkFacts, template: str, train: bool, first: str) -> d
         "decays": decays,
         "solve": [*kept, *p.values(), *p.solution()],
         "reads": [*p.queries(), *p.read_outs(facts.asked)],
-        "writes": [*p.narrowed_cotangents(), *p.cotangents_of_writes(), *p.values_apart()],
-        "queries": list(p.cotangents_of_queries()),
+        "queries": [*p.cotangents_of_reads(), *p.cotangents_of_queries()],
+        "writes": [*p.cotangents_of_writes(), *p.values_apart()],
         "keys": list(p.cotangents_of_keys()),
         "update": list(p.update_back()),
         "logs": [*p.cotangents_of_decays(), *p.unflipped()],

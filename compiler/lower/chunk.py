@@ -360,7 +360,7 @@ class _ChunkMaker(Maker):
         body = writer.body
         done: set[str] = set()
         sections = {}
-        for section in ("values", "queries"):
+        for section in ("queries", "values"):
             done |= {f"role {role.name}" for role in self.roles if role.kind in PHASES[section]}
             ready = [value for _, value in self.plan.inputs if value is not None and self.needs(value) <= done]
             writer.lower(live(body, ready))
