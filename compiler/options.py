@@ -39,7 +39,8 @@ class KernelOptions:
 
     ``precision`` is the form of float32 matrix products on a GPU, ``chunk`` the steps between checkpoints
     (None: as the strategy finds), ``strided`` whether inputs come with strides instead of being contiguous, ``tiles``
-    sets the block of an axis by name, ``dtype`` is the type of the caller's tensors on a processor.
+    sets the block of an axis by name, ``dtype`` is the type of the caller's tensors on a processor. ``operand`` is the
+    element type of products of matrices over chunks, ``started`` whether start states are given.
     """
 
     precision: str = "ieee"
@@ -47,6 +48,8 @@ class KernelOptions:
     strided: bool = False
     tiles: tuple[tuple[str, int], ...] = ()
     dtype: str = "float32"
+    operand: str = "tl.float32"
+    started: bool = True
 
     @staticmethod
     def of(options: Options, *, half: bool = False, strided: bool = False) -> KernelOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .lower.chunk import ChunkFacts
 from .lower.kernel_ir import Kernel
 
 
@@ -29,8 +30,9 @@ TARGETS: tuple[Target, ...] = (
 
 @dataclass(frozen=True)
 class Forbidden:
-    """A number of warps that gives wrong results: for kernels of a kind (``dot``: a matrix product in the
-    loop over steps), on one architecture, with Triton before a version; ``instead`` is used."""
+    """A number of warps that gives wrong results: for kernels of a kind (``dot``: a matrix product in the loop over
+    steps; ``solve``: a chunk's triangular system), on one architecture, with Triton before a version; ``instead`` is
+    used."""
 
     architecture: int | str
     before: tuple[int, int]
@@ -39,7 +41,7 @@ class Forbidden:
     instead: int
 
 
-FORBIDDEN: tuple[Forbidden, ...] = (Forbidden(100, (3, 8), "dot", 4, 8),)
+FORBIDDEN: tuple[Forbidden, ...] = (Forbidden(100, (3, 8), "dot", 4, 8), Forbidden(90, (3, 8), "solve", 4, 8))
 
 
 def register_limit(warps: int) -> int:
@@ -56,9 +58,17 @@ def warps(kernel: Kernel, architecture: int | str, triton: tuple[int, int]) -> i
     wanted = kernel.layout.warps
     if isinstance(architecture, str):
         wanted = max(1, wanted // 2)  # AMD's have 64 threads: as many threads, and twice the registers for each
-    dots = any(statement.op == "dot" for statement in kernel.sections["step"])
+    kinds = _kinds(kernel)
     for rule in FORBIDDEN:
-        applies = rule.architecture == architecture and triton < rule.before and (dots or rule.kind != "dot")
+        applies = rule.architecture == architecture and triton < rule.before and rule.kind in kinds
         if applies and rule.warps == wanted:
             return rule.instead
     return wanted
+
+
+def _kinds(kernel: Kernel) -> set[str]:
+    facts: ChunkFacts | None = kernel.facts.get("algorithm")
+    if facts is not None:
+        return {"dot", "solve"} if facts.substeps else {"dot"}
+    dots = any(statement.op == "dot" for statements in kernel.sections.values() for statement in statements)
+    return {"dot"} if dots else set()

@@ -111,7 +111,7 @@ class AffineForm:
                 found += [v for v in (link.decay.log, link.decay.sign) if v is not None]
             for pair in link.pairs:
                 found += [v for v in (pair.key, pair.read, pair.scale, *pair.values) if v is not None]
-        return tuple(dict.fromkeys((*found, *(r.query for r in self.reads if r.query is not None))))
+        return tuple(dict.fromkeys((*found, *(r.query for r in self.reads))))
 
 
 class NotAffine(Exception):

@@ -113,7 +113,7 @@ class _Words:
         axis = member.position if read.over == "mix" else 1 - member.position
         return {
             "state": read.state,
-            "query": None if read.query is None else self.show(read.query),
+            "query": self.show(read.query),
             "over": member.axes[axis].name,
             "when": "before the step" if read.before else "after the step",
             "text": self._read(read)[0],
@@ -125,9 +125,9 @@ class _Words:
         state = read.state if read.before else f"{read.state}'"
         return self._product(read.query, (state, ATOM), member, axis)
 
-    def _product(self, query: int | None, state: Printed, member: Member, axis: int) -> Printed:
+    def _product(self, query: int, state: Printed, member: Member, axis: int) -> Printed:
         """What a query reads of a state over one of its axes."""
-        if query is None or self._ones(query):
+        if self._ones(query):
             return f"sum({inside(state, COMPARE)}, {member.axes[axis]})", ATOM
         if axis == 0:
             return f"{self.show(query, PRODUCT)} @ {inside(state, UNARY)}", PRODUCT

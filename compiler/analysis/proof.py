@@ -58,15 +58,15 @@ def _prove_outputs(program: Program, form: AffineForm, walk: Canonical, leaves: 
             leaves["new", state.name] = walk.leaf(f"{state.name}'", state.axes)
     cut = tuple(body)
     bounds = ranges(form.body, promises(program))
-    queries = [read.query for read in form.reads if read.query is not None]
-    given = walk.values(cut, [*queries, *(state.next for state in program.states)], leaves, bounds)
+    given = walk.values(
+        cut, [*(read.query for read in form.reads), *(state.next for state in program.states)], leaves, bounds
+    )
     after = {state.name: given[state.next] for state in program.states}
     for read in form.reads:
         seen = leaves["state", read.state] if read.before else after[read.state]
         member = next(m for m in form.members if m.state == read.state)
         axis = member.position if read.over == "mix" else 1 - member.position
-        query = None if read.query is None else given[read.query]
-        leaves["read", read.name] = _read(walk, seen, axis, query)
+        leaves["read", read.name] = _read(walk, seen, axis, given[read.query])
     wanted = [*(value for _, value in form.outputs), *(output.value for output in program.outputs)]
     outputs = walk.values(cut, wanted, leaves, bounds)
     for (name, value), output in zip(form.outputs, program.outputs, strict=True):
@@ -130,12 +130,12 @@ def _compare(program: Program, what: str, found: Value, true: Value) -> None:
             raise NotProved(f"{program.name}: {place} less its normal form is {difference}, not 0")
 
 
-def _read(walk: Canonical, state: Value, axis: int, query: Value | None) -> Value:
+def _read(walk: Canonical, state: Value, axis: int, query: Value) -> Value:
     """``query @ state`` over the axis at a position."""
     sums: dict[Entry, Any] = {}
     for at, entry in state.items():
         rest = (*at[:axis], *at[axis + 1 :])
-        sums[rest] = sums.get(rest, 0) + (entry if query is None else query[(at[axis],)] * entry)
+        sums[rest] = sums.get(rest, 0) + query[(at[axis],)] * entry
     return {at: walk.expanded(total) for at, total in sums.items()}
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ...dsl.source import Span
 from ..ir.builder import Builder
-from ..ir.program import Program, depends_on
+from ..ir.program import Program, depends_on, live
 from ..ir.types import Axes
 from .linear import Reason
 from .links import Algebra, Product, Vector, value_of
@@ -19,12 +19,12 @@ from .terms import Factor, NotLinear, Term, Terms
 class Read:
     """What a query reads of a state, before or after the step: leaf ("read", ``name``).
 
-    ``over`` is the axis that is contracted: the mixed one, or the column. ``query`` None is a vector of ones.
+    ``over`` is the axis that is contracted: the mixed one, or the column.
     """
 
     name: str
     state: str
-    query: int | None
+    query: int
     over: Literal["mix", "column"]
     before: bool
 
@@ -121,11 +121,14 @@ class _Outputs:
             touching = [f for f in factors if label in f.labels]
             if any(f.labels != (label,) for f in touching):
                 raise NotLinear(Reason(f"an output reads `{name}` with a matrix", self.builder.body[position].span))
-            factors = tuple(f for f in factors if f not in touching)
+            # numbers of each step go into the query: its cotangent then gives theirs without what was read
+            scales = [f for f in factors if not f.labels and self._per_step(f.value)]
+            factors = tuple(f for f in factors if f not in touching and f not in scales)
             axes_left = {other: found for other, found in term.axes.items() if other != label}
             term = replace(term, axes=axes_left)
             query = self.algebra.sorted(f.value for f in touching)
-            leaf = self._leaf(name, query, gone[0], self.when[basis.value], axes)
+            scalars = self.algebra.sorted(f.value for f in scales)
+            leaf = self._leaf(name, query, scalars, gone[0], self.when[basis.value], axes)
             rest = tuple(other for other in basis.labels if other != label)
             values.append(Factor(leaf, rest))
         return self._product(replace(term, factors=(*factors, *values), basis=None), position)
@@ -133,8 +136,14 @@ class _Outputs:
     def _place(self, position: int) -> Span | None:
         return self.here if position in self.basis else self.builder.body[position].span
 
-    def _leaf(self, state: str, query: Vector, axis: int, before: bool, axes: Axes) -> int:
-        value = self.algebra.vector_value(query)
+    def _per_step(self, value: int) -> bool:
+        """Whether a value depends on inputs."""
+        body = self.builder.body
+        return any(body[p].op == "leaf" and body[p].attrs[0] == "input" for p in live(body, (value,)))
+
+    def _leaf(self, state: str, query: Vector, scalars: tuple[int, ...], axis: int, before: bool, axes: Axes) -> int:
+        value = value_of(self.algebra, (Product(scalars, query),), ())
+        value = self.builder.spread(value, (axes[axis],))
         over: Literal["mix", "column"] = "mix" if axis == self.mixed[state] else "column"
         read = Read(f"read_{len(self.reads)}", state, value, over, before)
         for known in self.reads:

@@ -61,10 +61,11 @@ DEAR = frozenset("exp expm1 log log1p tanh sigmoid logsigmoid softplus erf sin c
 _SUMS = frozenset(("contract", "sum", "amax"))
 
 
-def plan(step: AdjointStep, keep_dear: bool = False) -> Plan:
+def plan(step: AdjointStep, *, keep_dear: bool = False, keep_products: bool = True) -> Plan:
     """Decide what is kept and which gradients are formed after the loop.
 
-    With ``keep_dear``, results of ``DEAR`` operations and sums are kept that the new states need anyway.
+    Products of the state with matrices of the params are kept unless told otherwise; with ``keep_dear`` also
+    results of ``DEAR`` operations and sums that the new states need anyway.
     """
     body = step.body
     products: list[Product] = []
@@ -78,7 +79,8 @@ def plan(step: AdjointStep, keep_dear: bool = False) -> Plan:
             params.append((name, None))
     wanted = [v for _, v in (*step.inputs, *params, *step.states) if v is not None]
     wanted += [value for p in products for value in (p.left, p.right)]
-    body, saved = _keep(body, step.own, wanted, _dear(step) if keep_dear else frozenset())
+    kept = _dear(step) if keep_dear else frozenset()
+    body, saved = _keep(body, step.own, wanted, kept | (_products(step) if keep_products else frozenset()))
     return Plan(body, saved, step.inputs, tuple(params), step.states, tuple(products))
 
 
@@ -117,21 +119,28 @@ def _sums(body: Body, position: int) -> bool:
     return instr.op in _SUMS and len(instr.axes) < max(len(body[arg].axes) for arg in instr.args)
 
 
-def _keep(body: Body, own: int, wanted: Iterable[int], dear: frozenset[int]) -> tuple[Body, tuple[Saved, ...]]:
-    """Values among the step's ``own`` become leaves."""
+def _products(step: AdjointStep) -> frozenset[int]:
+    """Products of the state with a matrix of the params."""
+    body = step.body[: step.own]
     of_state, of_param = depends_on(body, ("state",)), depends_on(body, ("param",))
-    adjoint = depends_on(body, ("cotangent",))
+
+    def is_matrix(value: int) -> bool:
+        return of_param[value] and not of_state[value] and len(body[value].axes) >= 2
+
+    products = (p for p, instr in enumerate(body) if instr.op == "contract" and of_state[p])
+    return frozenset(p for p in products if any(map(is_matrix, body[p].args)))
+
+
+def _keep(body: Body, own: int, wanted: Iterable[int], kept: frozenset[int]) -> tuple[Body, tuple[Saved, ...]]:
+    """Values among the step's ``own`` become leaves."""
     needed = live(body, wanted)
     rewritten = list(body)
     saved: list[Saved] = []
     for position in sorted(p for p in needed if p < own):
         instr = body[position]
-        product = instr.op == "contract" and of_state[position] and not adjoint[position]
-        if position in dear or (
-            product and any(of_param[a] and not of_state[a] and len(body[a].axes) >= 2 for a in instr.args)
-        ):
+        if position in kept:
             name = f"product_{len(saved)}"
             saved.append(Saved(name, position, instr.axes))
             rewritten[position] = replace(instr, op="leaf", args=(), attrs=("saved", name))
-    kept = live(tuple(rewritten), wanted)
-    return tuple(rewritten), tuple(s for s in saved if s.value in kept)
+    read = live(tuple(rewritten), wanted)
+    return tuple(rewritten), tuple(s for s in saved if s.value in read)

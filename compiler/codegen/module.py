@@ -19,6 +19,12 @@ from .triton_math import HELPERS
 HEADERS = ("vector.hpp", "mathematics.hpp", "numbers.hpp", "parallel.hpp")
 """What generated C++ includes."""
 
+LENGTHS = [name for name in INTEGERS if name != "direction"]
+"""Arguments on whose values Triton must not specialise a kernel."""
+
+CHUNK_HELPERS = ("bounded", "parity", "apart", "border", "interleave_rows", "even_odd", "unit_lower_inverse")
+"""Functions of the helpers template that chunk kernels call."""
+
 _MARKER = re.compile(r"^( *)@@(\w+)$")
 
 
@@ -38,14 +44,16 @@ class Generated:
 def triton_module(program: Program, kernels: Iterable[Kernel]) -> Generated:
     """A Triton module: the helpers that are used, then the kernels. The same kernels give the same bytes."""
     kernels = tuple(kernels)
-    used = {s.op for k in kernels for statements in k.sections.values() for s in statements}
+    printed = [_filled(f"triton/{kernel.template}.py", kernel, blocks(kernel), integers=LENGTHS) for kernel in kernels]
+    used = {s.op for k in kernels for statements in k.sections.values() for s in statements} & HELPERS
+    used |= {name for name in CHUNK_HELPERS if any(f"_{name}(" in line.text for body in printed for line in body)}
     lines = [Line(f'"""Kernels of the recurrence {program.name}."""'), Line(""), Line("import triton")]
     lines += [Line("import triton.language as tl"), Line(""), Line("")]
-    helpers = _template("triton/helpers.py").render(functions=used & HELPERS)
+    helpers = _template("triton/helpers.py").render(functions=used)
     lines += [Line(text) for text in helpers.strip().splitlines()]
-    for kernel in kernels:
+    for body in printed:
         lines += [Line(""), Line("")] if lines[-1].text else []
-        lines += _filled(f"triton/{kernel.template}.py", kernel, blocks(kernel), integers=list(INTEGERS))
+        lines += body
     return _generated(program, "kernels.py", lines)
 
 

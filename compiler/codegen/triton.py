@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 from ..lower.kernel_ir import INTEGERS, Coordinate, Kernel, Ref, Statement, Tensor
 from ..lower.layout import ROWS, Label, Layout, identifier
+from .chunk import chunk_blocks
 from .lines import Line
-from .triton_math import OPERATIONS, expression, number
+from .triton_math import OPERATIONS, SCANS, expression, number
 
 
 def blocks(kernel: Kernel) -> dict[str, list[Line]]:
@@ -18,13 +19,18 @@ def blocks(kernel: Kernel) -> dict[str, list[Line]]:
         for section, statements in kernel.sections.items()
     }
     moving = [t for t in kernel.tensors if t.name in kernel.walked]
-    sign = "-" if kernel.template == "adjoint" else ""
+    sign = "-" if kernel.walk == "left" else ""
     printed["arguments"] = [Line(text) for text in _arguments(kernel)]
     printed["place"] = [Line(text) for text in _place(kernel)]
     printed["advance"] = [Line(f"p_{t.name} += {sign}{_stride(kernel.layout, t)}") for t in moving]
-    written = [t for t in kernel.tensors if t.place == "checkpoint"]
+    printed["block"] = [Line(text) for text in _block(kernel)]
+    written = [t for t in kernel.tensors if t.place == "checkpoint" and t.name not in kernel.walked]
     moves = [Line(f"p_{t.name} += heads * {_numel(kernel.layout, t)}") for t in written]
     printed["checkpoint"] = printed.get("checkpoint", []) + moves
+    if "algorithm" in kernel.facts:
+        facts = kernel.facts
+        more = chunk_blocks(facts["algorithm"], kernel.template, facts["train"], facts["first"])
+        printed |= {name: [Line(text) for text in lines] for name, lines in more.items()}
     for section in ("invariant", "initial", "step", "final"):
         printed.setdefault(section, [])
     if not printed["step"] and not printed["advance"]:
@@ -55,8 +61,8 @@ def strides(tensor: Tensor) -> tuple[str, ...]:
 
 
 def constants(kernel: Kernel) -> tuple[str, ...]:
-    """The compile-time arguments: numbers of heads."""
-    return tuple(dict.fromkeys(("heads", *(t.heads for t in kernel.tensors))))
+    """The compile-time arguments: numbers of heads, and those that the kernel's facts name."""
+    return tuple(dict.fromkeys(("heads", *(t.heads for t in kernel.tensors), *kernel.facts.get("constants", ()))))
 
 
 def _arguments(kernel: Kernel) -> Iterator[str]:
@@ -65,7 +71,8 @@ def _arguments(kernel: Kernel) -> Iterator[str]:
     for tensor in kernel.tensors:
         if tensor.strided:
             yield ", ".join(strides(tensor)) + ","
-    yield ", ".join(INTEGERS) + ","
+    # a known direction makes distances between steps constants, which addresses hold without registers of their own
+    yield ", ".join(f"{name}: tl.constexpr" if name == "direction" else name for name in INTEGERS) + ","
     yield ", ".join(f"{name}: tl.constexpr" for name in constants(kernel)) + ","
 
 
@@ -78,30 +85,52 @@ def _place(kernel: Kernel) -> Iterator[str]:
         yield f"pid = pid // {layout.count(name)}"
     yield "i_h = pid % heads"
     yield "pid = pid // heads"
-    groups = "batch" if layout.rows == 1 else f"tl.cdiv(batch, {layout.rows})"
+    groups = _groups(layout)
     yield f"i_r = (pid % {groups}).to(tl.int64)"
-    if kernel.template == "trajectory":
+    if kernel.walk == "apart":
         yield f"i_c = pid // {groups}"
-    if layout.rows == 1:
+    if layout.sequences == 1:
         yield "i_b = i_r"
     else:
         yield f"i_b = i_r * {layout.rows} + tl.arange(0, {layout.rows})"
         yield "m_rows = i_b < batch"
+    if layout.along == "steps":
+        yield f"o_rows = tl.arange(0, {layout.rows})"
+        yield "r_t = o_rows.to(tl.int64)"
     for name in _axis_names(kernel):
         yield from _offsets(layout, name)
     if any(tensor.place == "step" for tensor in kernel.tensors):
-        yield f"t = {_FIRST_STEP[kernel.template].format(**kernel.facts)}.to(tl.int64)"
+        yield f"t = {_first_step(kernel)}.to(tl.int64)"
     late = _written_last(kernel)
     yield from (_pointer(kernel, tensor) for tensor in kernel.tensors if tensor.name not in late)
 
 
-_FIRST_STEP = {
-    "forward": "first",
-    "step": "first",
-    "trajectory": "(first + direction * (begin + i_c * {chunk}))",
-    "adjoint": "(first + direction * (begin + count - 1))",
-}
-"""Where in memory the first step stands that a program walks."""
+def _block(kernel: Kernel) -> Iterator[str]:
+    """Which steps the block has that begins ``i`` steps after the first; ``last`` is the row of its last one."""
+    if kernel.layout.along == "steps":
+        rows = kernel.layout.rows
+        yield "m_rows = o_rows < count - i"
+        yield f"last = tl.minimum(count - i, {rows}) - 1"
+
+
+def _first_step(kernel: Kernel) -> str:
+    """Where in memory the step stands at which a program begins: the first of its block, where it walks blocks."""
+    if kernel.walk == "right":
+        return "first"
+    return f"(first + direction * (begin + {_walked_before(kernel)}))"
+
+
+def _walked_before(kernel: Kernel) -> str:
+    """How many of the steps to walk stand before the one at which a program begins."""
+    rows = kernel.layout.rows
+    match kernel.walk:
+        case "apart":
+            return f"i_c * {kernel.facts['chunk']}"
+        case "left" if kernel.layout.along == "steps":
+            return f"(tl.cdiv(count, {rows}) - 1) * {rows}"
+        case "left":
+            return "count - 1"
+    return "0"
 
 
 def _axis_names(kernel: Kernel) -> list[str]:
@@ -136,10 +165,14 @@ def _base(kernel: Kernel, tensor: Tensor) -> str:
     """The offset of this program's first element, time included."""
     layout, numel = kernel.layout, _numel(kernel.layout, tensor)
     head = "i_h" if tensor.heads == "heads" else f"(i_h // (heads // {tensor.heads}))"
-    local = {"trajectory": f"i_c * {kernel.facts.get('chunk')}", "adjoint": "count - 1"}.get(kernel.template)
     if tensor.strided:
         return f"i_b * {tensor.name}_sb + t * {tensor.name}_st + {head}.to(tl.int64) * {tensor.name}_sh"
-    slot = "0" if kernel.template == "forward" else f"begin // {kernel.facts.get('chunk')} + i_c"
+    local = _walked_before(kernel)
+    slot = {
+        "right": "0",
+        "left": f"begin // {layout.rows} + tl.cdiv(count, {layout.rows}) - 1",
+        "apart": f"begin // {kernel.facts.get('chunk')} + i_c",
+    }[kernel.walk]
     index, extent = {
         "step": (f"(i_b * steps + t) * {tensor.heads} + {head}", f"batch * steps * {tensor.heads}"),
         "segment": (f"(i_b * count + {local}) * heads + i_h", "batch * count * heads"),
@@ -157,7 +190,7 @@ def _base(kernel: Kernel, tensor: Tensor) -> str:
 
 
 def _groups(layout: Layout) -> str:
-    return "batch" if layout.rows == 1 else f"tl.cdiv(batch, {layout.rows})"
+    return "batch" if layout.sequences == 1 else f"tl.cdiv(batch, {layout.rows})"
 
 
 def _copy_index(layout: Layout, copies: tuple[str, ...]) -> str:
@@ -168,7 +201,15 @@ def _copy_index(layout: Layout, copies: tuple[str, ...]) -> str:
 
 
 def _stride(layout: Layout, tensor: Tensor) -> str:
-    """How far a tensor's place moves from step to step, to the right."""
+    """How far a tensor's place moves from step to step, or from block to block of them, to the right."""
+    stride = _step_stride(layout, tensor)
+    if layout.along == "steps" and layout.rows_of(tensor.place):
+        return f"{stride} * {layout.rows}"
+    return stride
+
+
+def _step_stride(layout: Layout, tensor: Tensor) -> str:
+    """How far apart two steps lie in memory; for checkpoints, two chunks."""
     if tensor.strided:
         return f"direction * {tensor.name}_st"
     direction = "direction * " if tensor.place == "step" else ""
@@ -212,8 +253,11 @@ def _mask(layout: Layout, labels: tuple[Label, ...], sides: tuple[Label, ...]) -
 
 
 def _address(layout: Layout, tensor: Tensor, coordinates: tuple[Coordinate, ...], labels: tuple[Label, ...]) -> str:
-    base = Ref(f"p_{tensor.name}", (ROWS,) if layout.rows > 1 and tensor.place not in ("head", "partial") else ())
-    parts = [_spread(base, labels)]
+    rows = layout.rows_of(tensor.place)
+    if layout.along == "steps" and rows:
+        parts = [f"p_{tensor.name}", f"{_vector('r_t', ROWS, labels)} * ({_step_stride(layout, tensor)})"]
+    else:
+        parts = [_spread(Ref(f"p_{tensor.name}", rows), labels)]
     for position, coordinate in enumerate(coordinates):
         stride = _axis_stride(layout, tensor, position)
         if coordinate.label is None:
@@ -237,8 +281,7 @@ def _axis_stride(layout: Layout, tensor: Tensor, position: int) -> str:
 
 def _conditions(layout: Layout, tensor: Tensor, coordinates: tuple[Coordinate, ...], labels: tuple[Label, ...]) -> str:
     sides = tuple(dict.fromkeys(c.label for c in coordinates if c.label is not None))
-    rows = (ROWS,) if layout.rows > 1 and tensor.place not in ("head", "partial") else ()
-    masks = _mask(layout, labels, (*rows, *sides))
+    masks = _mask(layout, labels, (*layout.rows_of(tensor.place), *sides))
     masks += [f"(i_{identifier(name)} == 0)" for name in tensor.first_tile]
     return " & ".join(masks)
 
@@ -253,8 +296,7 @@ def _load(layout: Layout, s: Statement) -> str:
 
 def _store(layout: Layout, s: Statement) -> str:
     tensor, coordinates = s.attrs
-    rows = (ROWS,) if layout.rows > 1 and tensor.place not in ("head", "partial") else ()
-    labels = layout.sort((*rows, *(c.label for c in coordinates if c.label is not None)))
+    labels = layout.sort((*layout.rows_of(tensor.place), *(c.label for c in coordinates if c.label is not None)))
     mask = _conditions(layout, tensor, coordinates, labels)
     text = f"tl.store({_address(layout, tensor, coordinates, labels)}, {_spread(s.args[0], labels)}"
     return text + (f", mask={mask})" if mask else ")")
@@ -326,6 +368,34 @@ def _shape(layout: Layout, labels: tuple[Label, ...]) -> str:
     return "(" + "".join(f"{layout.block(label)}, " for label in labels).rstrip(" ") + ")"
 
 
+def _fill(layout: Layout, s: Statement) -> str:
+    (ref,), (side, value) = s.args, s.attrs
+    return f"{s.target} = {_masked(layout, ref, (side,), number(value))}"
+
+
+def _scan(layout: Layout, s: Statement) -> str:
+    """Running results over the rows of several tiles at once, from the first or from the last.
+
+    Where what enters a row is wanted too, it is a second half of the tiles, which begin neutral.
+    """
+    targets, reverse, entering = s.attrs
+    axis, more = s.labels.index(ROWS), ", reverse=True" if reverse else ""
+    if len(targets) == 1:
+        return f"{s.target} = tl.cumsum({s.args[0].name}, axis={axis}{more})"
+    operands = ", ".join(ref.name for ref in s.args)
+    function = f"_{s.op}_entering" if entering else f"_{s.op}"
+    return f"{', '.join(targets)} = tl.associative_scan(({operands}), {axis}, {function}{more})"
+
+
+def _row(layout: Layout, s: Statement) -> str:
+    (ref,), (which,) = s.args, s.attrs
+    same = f"{_vector('o_rows', ROWS, ref.labels)} == {_ROW[which]}"
+    return f"{s.target} = tl.sum(tl.where({same}, {ref.name}, 0.0), axis={ref.labels.index(ROWS)})"
+
+
+_ROW = {"first": "0", "last": "last"}
+
+
 def _zeros(layout: Layout, s: Statement) -> str:
     return f"{s.target} = tl.zeros({_shape(layout, s.labels)}, tl.float32)" if s.labels else f"{s.target} = 0.0"
 
@@ -355,6 +425,9 @@ _SPECIAL: dict[str, Callable[[Layout, Statement], str]] = {
     "place": _put,
     "transpose": _transpose,
     "mask": _mask_sides,
+    "fill": _fill,
+    "row": _row,
+    **{op: _scan for op in SCANS},
     "zeros": _zeros,
     "assign": _assign,
     "accumulate": _accumulate,

@@ -36,7 +36,10 @@ _PATTERN = {
     "clamp": "tl.minimum(tl.maximum({0}, {1}, tl.PropagateNan.ALL), {2}, tl.PropagateNan.ALL)",
 }
 
-HELPERS = frozenset(("amax", *(name for name, call in _CALL.items() if call.startswith("_"))))
+SCANS = tuple(f"scan_{kind}" for kind in ("replaced", "sum", "affine", "complex", "coupled", "max", "min"))
+"""Running compositions of maps, as ``analysis.elementwise.Group`` names them."""
+
+HELPERS = frozenset(("amax", *SCANS, *(name for name, call in _CALL.items() if call.startswith("_"))))
 """Operations that need a function of the helpers template."""
 
 OPERATIONS = frozenset((*_INFIX, *_CALL, *_PATTERN))

@@ -11,7 +11,7 @@ def show_kernel(kernel: Kernel) -> str:
     """A kernel's tensors by place, then its sections, one statement a line: ``x [K, V] = dot S W``."""
     layout = kernel.layout
     blocks = ", ".join(f"{name} {layout.sizes[name]}/{layout.blocks[name]}" for name in layout.order)
-    lines = [f"kernel {kernel.name} ({kernel.template}; {layout.rows} sequences; axis size/block: {blocks})"]
+    lines = [f"kernel {kernel.name} ({kernel.template}; {layout.rows} {layout.along}; axis size/block: {blocks})"]
     lines += [f"  {tensor.place} {tensor.name} {show_axes(tensor.axes)}" for tensor in kernel.tensors]
     for section, statements in kernel.sections.items():
         if statements:

@@ -21,6 +21,11 @@ walk. Lengths never specialise a kernel."""
 Place = Literal["step", "segment", "head", "sequence", "checkpoint", "partial"]
 
 
+Walk = Literal["right", "left", "apart"]
+"""How a program goes through the steps: from the first to the last, from the last to the first, or through one
+chunk of its own (number ``i_c``) from its first step, all chunks at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """An array in memory that a kernel reads or writes.
@@ -80,6 +85,10 @@ class Statement:
     coordinates), ``dot`` (attrs: precision), ``sum`` and ``amax`` (attrs: the side's position),
     ``product_sum`` (attrs: the sides summed over), ``select`` (attrs: source side, target side, shift:
     ``out[i] = x[i - shift]``, zero outside), ``transpose``, ``zeros``, ``assign`` and ``accumulate``.
+
+    On rows that are steps: ``scan_KIND`` (attrs: all targets, whether from the right, whether the second half of
+    the targets is what enters each row), ``fill`` (attrs: side, number for its lanes outside) and ``row`` (attrs:
+    ``first`` or ``last``).
     """
 
     target: str
@@ -102,3 +111,4 @@ class Kernel:
     walked: tuple[str, ...] = ()
     """Tensors whose place in memory moves with time."""
     facts: dict[str, Any] = field(default_factory=dict)
+    walk: Walk = "right"

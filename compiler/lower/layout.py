@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..ir.types import Axes
 
@@ -17,7 +18,8 @@ class Label:
 
 
 ROWS = Label("rows")
-"""The side that runs over the sequences of one program, where a program walks several at once."""
+"""The side that runs over the sequences of one program, where a program walks several at once, or over the
+steps of one block, where a program walks blocks of steps (``Layout.along``)."""
 
 STEPS = Label("steps")
 """The side that runs over the steps of a chunk, where a value of each of them is kept."""
@@ -35,10 +37,11 @@ class Layout:
 
     ``sizes`` and ``blocks`` are by axis name; a block is a power of two, and an axis in ``tiles`` is
     shared out over programs block by block. ``rows`` is the number of sequences per program (1: no
-    such side). ``order`` ranks axis names: sides of a tile stand in this order, so that a
-    transposition is a matter of names and moves nothing. Where ``lanes``, the last side lies in the
-    lanes of vectors; then further copies of an axis, which products sum over, stand before the first. ``in_place`` is
-    for a single step: weights are read once, in the order in which they lie in memory.
+    such side) or, ``along`` steps, the number of steps of a block: then a program walks one sequence block by
+    block, and what has a value at every step has the side. ``order`` ranks axis names: sides of a tile stand
+    in this order, so that a transposition is a matter of names and moves nothing. Where ``lanes``, the last side
+    lies in the lanes of vectors; then further copies of an axis, which products sum over, stand before the first.
+    ``in_place`` is for a single step: weights are read once, in the order in which they lie in memory.
     """
 
     sizes: Mapping[str, int]
@@ -49,6 +52,20 @@ class Layout:
     warps: int = 4
     lanes: bool = False
     in_place: bool = False
+    along: Literal["sequences", "steps"] = "sequences"
+
+    @property
+    def sequences(self) -> int:
+        """The number of sequences per program."""
+        return self.rows if self.along == "sequences" else 1
+
+    def rows_of(self, place: str) -> tuple[Label, ...]:
+        """The side over rows, if values of tensors at such a place (``kernel_ir.Place``) differ from row to row."""
+        if self.rows == 1:
+            return ()
+        if self.along == "steps":
+            return (ROWS,) if place in ("step", "segment") else ()
+        return () if place in ("head", "partial") else (ROWS,)
 
     def sort(self, labels: Iterable[Label]) -> tuple[Label, ...]:
         """Labels in the order in which sides of a tile stand."""

@@ -7,7 +7,7 @@ import re
 
 from .kernel_ir import INTEGERS
 
-_PYTHON = "tl triton pid i i_b i_h i_r i_c o_rows m_rows chunk range float"
+_PYTHON = "tl triton pid i i_b i_h i_r i_c o_rows m_rows r_t last block blocks chunk range float"
 _CPP = """
 simd real user vec room rest program programs threads tensors numbers share groups group head sequence rows step end
 kept past whole_sum vectors turns iv nv ir nr ic nc INLINE UNROLL alignas alignof asm auto bool case catch char
@@ -21,7 +21,7 @@ RESERVED = frozenset((*keyword.kwlist, *_PYTHON.split(), *_CPP.split(), "heads",
 """Keywords, and variables that a kernel's skeleton uses."""
 
 _VARIABLE = re.compile(
-    r"_*p_.*|(heads|base|kept|tile|product_of_chunk|i)_.*|_(tanh|log1p|softplus|logsigmoid|expm1|pow|greatest)_*"
+    r"_*p_.*|(heads|base|kept|tile|product_of_chunk|i)_.*|_(tanh|log1p|softplus|logsigmoid|expm1|pow|greatest|scan_.*)_*"
     r"|.*_(ptr|s[bth]|s\d+|at|at_new|at_\d+|sum|part)"
 )
 """Variables that stand for addresses, arguments, parts of a value and helper functions."""

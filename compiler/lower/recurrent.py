@@ -43,6 +43,11 @@ class Recurrent:
     products: tuple[DeferredProduct, ...]
 
     @property
+    def backward(self) -> tuple[Kernel, ...]:
+        """The kernels of the backward pass over one segment, in order."""
+        return (self.trajectory, self.adjoint)
+
+    @property
     def kernels(self) -> tuple[Kernel, ...]:
         """All of them, in order of use."""
         return (self.infer, self.forward, self.trajectory, self.adjoint)
@@ -100,8 +105,7 @@ class Maker:
 
     def full(self, axes: Axes) -> tuple[Label, ...]:
         """All sides that a state-like value with these axes has."""
-        rows = (ROWS,) if self.layout.rows > 1 else ()
-        return self.layout.sort((*rows, *labels_of(axes)))
+        return self.layout.sort((*self.layout.rows_of("sequence"), *labels_of(axes)))
 
     def once(self, name: str, place: str, axes: Axes, compute: bool = True) -> Tensor:
         """A tensor of which tiles that share an entry hold the same value: tile 0 writes it."""
@@ -154,19 +158,19 @@ class Maker:
         sources = self.carried()
         writer = self.writer(program.body, dict(sources))
         writer.lower(live(program.body, program.roots()))
-        step = [*(_store(outputs[o.name], writer.ref(o.value)) for o in program.outputs)]
+        step = [*(store(outputs[o.name], writer.ref(o.value)) for o in program.outputs)]
         step += self.advance(writer, [(self.state[s.name], s.axes, writer.ref(s.next)) for s in program.states])
         states = list(sources.values())
         sections = {
             "invariant": tuple(writer.sections["invariant"]),
-            "initial": tuple(_read(starts[s.name], self.state[s.name], self.full(s.axes)) for s in program.states),
+            "initial": tuple(read(starts[s.name], self.state[s.name], self.full(s.axes)) for s in program.states),
             "step": (*writer.sections["step"], *step),
-            "final": tuple(_store(ends[s.name], r) for s, r in zip(program.states, states, strict=True)),
+            "final": tuple(store(ends[s.name], r) for s, r in zip(program.states, states, strict=True)),
         }
         kept = checkpoints.values() if train else ()
         if train:
             sections["checkpoint"] = tuple(
-                _store(checkpoints[s.name], r) for s, r in zip(program.states, states, strict=True)
+                store(checkpoints[s.name], r) for s, r in zip(program.states, states, strict=True)
             )
         tensors = self.used(writer, starts.values(), outputs.values(), ends.values(), kept)
         walked = tuple(t.name for t in tensors if t.place == "step")
@@ -181,18 +185,18 @@ class Maker:
         writer = self.writer(program.body, dict(sources))
         writer.lower(live(program.body, (*(s.next for s in program.states), *(s.value for s in plan.saved))))
         written = self.trajectories()
-        step = [_store(written[s.name], sources["state", s.name]) for s in program.states if s.name in written]
-        step += [_store(written[s.name], writer.ref(s.value)) for s in plan.saved]
+        step = [store(written[s.name], sources["state", s.name]) for s in program.states if s.name in written]
+        step += [store(written[s.name], writer.ref(s.value)) for s in plan.saved]
         step += self.advance(writer, [(self.state[s.name], s.axes, writer.ref(s.next)) for s in program.states])
         sections = {
             "invariant": tuple(writer.sections["invariant"]),
-            "initial": tuple(_read(checkpoints[s.name], self.state[s.name], self.full(s.axes)) for s in program.states),
+            "initial": tuple(read(checkpoints[s.name], self.state[s.name], self.full(s.axes)) for s in program.states),
             "step": (*writer.sections["step"], *step),
         }
         tensors = self.used(writer, checkpoints.values(), written.values())
         walked = tuple(t.name for t in tensors if t.place in ("step", "segment"))
-        facts = {"chunk": self.chunk}
-        return Kernel(f"{program.name}_trajectory", "trajectory", self.layout, tensors, sections, walked, facts)
+        name, facts = f"{program.name}_trajectory", {"chunk": self.chunk}
+        return Kernel(name, "trajectory", self.layout, tensors, sections, walked, facts, "apart")
 
     def trajectories(self) -> dict[str, Tensor]:
         """What the trajectory kernel writes: states before each step that the adjoint reads, kept values."""
@@ -216,12 +220,12 @@ class Maker:
         sections = {
             "invariant": tuple(writer.sections["invariant"]),
             "initial": (
-                *(_read(t, f"d_{s.name}", self.full(s.axes)) for s, t in zip(program.states, starts, strict=True)),
+                *(read(t, f"d_{s.name}", self.full(s.axes)) for s, t in zip(program.states, starts, strict=True)),
                 *(Statement(a.name, "zeros", (), (), a.labels) for a in accumulators),
             ),
             "step": (*writer.sections["step"], *step, *more, *stores, *self.advance(writer, updates)),
             "final": (
-                *(_store(t, ref) for t, ref in zip(ends, carried, strict=True)),
+                *(store(t, ref) for t, ref in zip(ends, carried, strict=True)),
                 *self.reduced(accumulators, partials),
             ),
         }
@@ -229,7 +233,7 @@ class Maker:
         products = [t for p in deferred for t in (p.left, p.right)]
         tensors = self.used(writer, loaded, starts, outs, ends, partials, products)
         walked = tuple(t.name for t in tensors if t.place in ("step", "segment"))
-        kernel = Kernel(f"{program.name}_adjoint", "adjoint", self.layout, tensors, sections, walked, {})
+        kernel = Kernel(f"{program.name}_adjoint", "adjoint", self.layout, tensors, sections, walked, {}, "left")
         return kernel, deferred
 
     def adjoint_writer(self) -> TileWriter:
@@ -253,16 +257,20 @@ class Maker:
             if value is not None:
                 tensor = self.each(f"d_{name}", "step", axes[name], compute=name in self.wide)
                 tensors.append(tensor)
-                stores.append(_store(tensor, writer.ref(value)))
+                stores.append(store(tensor, writer.ref(value)))
         return stores, tensors
 
     def param_gradients(self, writer: TileWriter) -> tuple[list[Statement], list[Ref], list[Tensor]]:
         axes = {p.name: p.axes for p in self.program.params}
-        statements, accumulators, tensors = [], [], []
+        statements: list[Statement] = []
+        accumulators, tensors = [], []
         for name, value in self.plan.params:
             if value is None:
                 continue
             ref = writer.ref(value)
+            if self.layout.along == "steps":
+                reduced, ref = _over_rows(f"total_{name}", ref)
+                statements += reduced
             accumulator = Ref(f"sum_{name}", ref.labels)
             statements.append(Statement(accumulator.name, "accumulate", (ref,), (), ref.labels))
             accumulators.append(accumulator)
@@ -271,13 +279,10 @@ class Maker:
 
     def reduced(self, accumulators: Sequence[Ref], tensors: Sequence[Tensor]) -> list[Statement]:
         """Sums over the steps, reduced over the sequences of the program, to memory."""
-        statements = []
+        statements: list[Statement] = []
         for ref, tensor in zip(accumulators, tensors, strict=True):
-            if ROWS in ref.labels:
-                rest = tuple(label for label in ref.labels if label != ROWS)
-                statements.append(Statement(f"total_{ref.name[4:]}", "sum", (ref,), (ROWS,), rest))
-                ref = Ref(statements[-1].target, rest)
-            statements.append(_store(tensor, ref))
+            reduced, ref = _over_rows(f"total_{ref.name[4:]}", ref)
+            statements += [*reduced, store(tensor, ref)]
         return statements
 
     def deferred(self, writer: TileWriter) -> tuple[tuple[DeferredProduct, ...], list[Statement]]:
@@ -290,11 +295,19 @@ class Maker:
                 if value not in tensors:
                     kind = self.each if varies[value] else self.once
                     tensors[value] = kind(f"factor_{len(tensors)}", "segment", body[value].axes)
-                    stores.append(_store(tensors[value], writer.ref(value)))
+                    stores.append(store(tensors[value], writer.ref(value)))
             products.append(
                 DeferredProduct(product.param, tensors[product.left], tensors[product.right], product.labels)
             )
         return tuple(products), stores
+
+
+def _over_rows(target: str, ref: Ref) -> tuple[list[Statement], Ref]:
+    """The sum of a value over its rows, if it has any."""
+    if ROWS not in ref.labels:
+        return [], ref
+    rest = tuple(label for label in ref.labels if label != ROWS)
+    return [Statement(target, "sum", (ref,), (ROWS,), rest)], Ref(target, rest)
 
 
 def _or_zero(writer: TileWriter, value: int | None) -> Ref:
@@ -306,9 +319,11 @@ def coordinates(tensor: Tensor) -> tuple[Coordinate, ...]:
     return tuple(Coordinate(label) for label in labels_of(tensor.axes))
 
 
-def _read(tensor: Tensor, target: str, labels: tuple[Label, ...]) -> Statement:
+def read(tensor: Tensor, target: str, labels: tuple[Label, ...]) -> Statement:
+    """A variable of its own takes the whole tensor."""
     return Statement(target, "load", (), (tensor, coordinates(tensor)), labels)
 
 
-def _store(tensor: Tensor, ref: Ref) -> Statement:
+def store(tensor: Tensor, ref: Ref) -> Statement:
+    """The whole tensor takes a value."""
     return Statement("", "store", (ref,), (tensor, coordinates(tensor)))

@@ -17,7 +17,7 @@ from ..ir.ops import OPS
 from ..ir.program import Body, Instr, depends_on
 from .constants import constants
 from .kernel_ir import Coordinate, Ref, Statement, Tensor
-from .layout import ROWS, Label, Layout, identifier, labels_of
+from .layout import Label, Layout, identifier, labels_of
 from .naming import is_free
 
 DOT_SIDE = 16
@@ -53,7 +53,7 @@ class TileWriter:
         self.sections: dict[str, list[Statement]] = {"invariant": [], "step": []}
         self.loaded: dict[str, Tensor] = {}
         self._numbers = constants(body, layout.sizes)
-        kinds = ("input", "state", "cotangent", "saved")
+        kinds = ("input", "state", "after", "cotangent", "saved", "read")
         self._varies = depends_on(body, kinds)
         self._values: dict[int, Ref | View] = {}
         self._loads: dict[tuple[str, tuple[Coordinate, ...], tuple[Label, ...]], Ref] = {}
@@ -65,8 +65,8 @@ class TileWriter:
     # ------------------------------------------------------------ the walk
 
     def lower(self, wanted: Iterable[int]) -> None:
-        """Write the statements of all given values, in the body's order."""
-        for position in sorted(set(wanted)):
+        """Write the statements of all given values that have none yet, in the body's order."""
+        for position in sorted(set(wanted) - self._values.keys()):
             instr = self.body[position]
             self._section = self.section_of(position)
             self._span = instr.span
@@ -145,7 +145,7 @@ class TileWriter:
 
     def _sides(self, view: View) -> list[Label]:
         sides = [c.label for c in view.coordinates if c.label is not None]
-        return sides + ([ROWS] if self.layout.rows > 1 and view.tensor.place != "head" else [])
+        return sides + list(self.layout.rows_of(view.tensor.place))
 
     def _load(self, view: View, order: tuple[Label, ...]) -> Ref:
         key = (view.tensor.name, view.coordinates, order)

@@ -8,11 +8,11 @@ large tiles are.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..analysis.independence import independent_axes
 from ..ir.program import Program, depends_on, live
-from ..ir.types import Axes
+from ..ir.types import Axis
 from ..lower.layout import Layout, power_of_two
 from ..lower.tiles import DOT_SIDE
 from .axes import axis_order, axis_sizes, matrix_axes, matrix_products, walks_rows
@@ -46,16 +46,19 @@ def layout(program: Program, sizes: Mapping[str, int], tiles: Mapping[str, int] 
     for name in reversed(shared):
         blocks[name] = _shared_block(program, blocks, name, rows)
     for name, block in (tiles or {}).items():
-        if name not in order:
-            raise ValueError(f"no axis {name!r} to tile; there are {', '.join(order)}")
-        _check_tile(program, extents, name, block)
+        check_tile(program, extents, name, block)
         blocks[name] = block
     tiled = tuple(name for name in order if name in blocks and blocks[name] < extents[name])
-    weights = sum(_elements(param.axes, blocks) for param in program.params if len(param.axes) >= 2)
-    return Layout(extents, blocks, tiled, rows, order, warps=_warps(max(_largest(program, blocks, rows), weights // 4)))
+    weights = sum(elements(param.axes, blocks) for param in program.params if len(param.axes) >= 2)
+    warps = warps_for(max(largest(program, blocks, rows), weights // 4))
+    return Layout(extents, blocks, tiled, rows, order, warps=warps)
 
 
-def _check_tile(program: Program, sizes: Mapping[str, int], name: str, block: int) -> None:
+def check_tile(program: Program, sizes: Mapping[str, int], name: str, block: int) -> None:
+    """ValueError unless an axis can be cut into tiles of so many entries."""
+    axes = axis_order(program)
+    if name not in axes:
+        raise ValueError(f"no axis {name!r} to tile; there are {', '.join(axes)}")
     if block < 1 or block != power_of_two(block):
         raise ValueError(f"a tile of {block} along {name}: must be a power of two")
     if block < sizes[name] and name not in independent_axes(program):
@@ -64,8 +67,8 @@ def _check_tile(program: Program, sizes: Mapping[str, int], name: str, block: in
 
 def verdict(program: Program, layout: Layout) -> Verdict:
     """Applies unless states and matrices of one program are too large for the chip."""
-    states = sum(_elements(state.axes, layout.blocks) * layout.rows for state in program.states)
-    weights = sum(_elements(p.axes, layout.blocks) for p in program.params if len(p.axes) >= 2)
+    states = sum(elements(state.axes, layout.blocks) * layout.rows for state in program.states)
+    weights = sum(elements(p.axes, layout.blocks) for p in program.params if len(p.axes) >= 2)
     total = states + weights
     if total > ON_CHIP_ELEMENTS:
         what = "recurrent weights" if weights > states else "state"
@@ -80,26 +83,27 @@ def verdict(program: Program, layout: Layout) -> Verdict:
     return Verdict(NAME, True, f"state on chip ({states * 4 / 1024:g} KB per program; {', '.join(parts) or 'whole'})")
 
 
-def _largest(program: Program, blocks: Mapping[str, int], rows: int) -> int:
+def largest(program: Program, blocks: Mapping[str, int], rows: int) -> int:
     """Elements of the largest tile that a program holds: a state, or a value or product of a step."""
     body, varies = program.body, depends_on(program.body, ("state", "input"))
     matrix = matrix_products(program)
-    found = [_elements(state.axes, blocks) for state in program.states]
-    found += [_elements(output.axes, blocks) for output in program.outputs]
+    found = [elements(state.axes, blocks) for state in program.states]
+    found += [elements(output.axes, blocks) for output in program.outputs]
     for position in live(body, program.roots()):
         instr = body[position]
         if not varies[position] or instr.op == "leaf":
             continue
-        found.append(_elements(instr.axes, blocks))
+        found.append(elements(instr.axes, blocks))
         if instr.op == "contract":
             pair = tuple(body[arg].axes for arg in instr.args)
             if pair not in matrix and pair[::-1] not in matrix:  # those take the matrix unit
                 sides = dict(zip((*instr.attrs[0], *instr.attrs[1]), (*pair[0], *pair[1]), strict=True))
-                found.append(_elements(tuple(sides.values()), blocks))
+                found.append(elements(tuple(sides.values()), blocks))
     return max(found, default=1) * rows
 
 
-def _elements(axes: Axes, blocks: Mapping[str, int]) -> int:
+def elements(axes: Iterable[Axis], blocks: Mapping[str, int]) -> int:
+    """The numbers of a tile with these axes."""
     return math.prod(blocks[axis.name] for axis in axes)
 
 
@@ -115,6 +119,6 @@ def _shared_block(program: Program, blocks: Mapping[str, int], name: str, rows: 
     return max(1, min(blocks[name], budget // rest))
 
 
-def _warps(elements: int) -> int:
+def warps_for(numbers: int) -> int:
     """Warps for a tile: about 16 elements a thread, at most 8 warps."""
-    return max(1, min(8, power_of_two(max(1, elements // 512))))
+    return max(1, min(8, power_of_two(max(1, numbers // 512))))

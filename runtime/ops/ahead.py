@@ -55,8 +55,9 @@ def measure(
     dtype: str = "bf16",
     precision: str = "tf32",
     heads: int = 8,
+    strategy: str = "auto",
 ) -> list[Resources]:
-    """Compile all kernels of a recurrence for the targets, in a process of its own."""
+    """Compile all kernels of a recurrence by one strategy for the targets, in a process of its own."""
     request = {
         "source": [program.source.name, program.source.text],
         "consts": dict(program.consts),
@@ -65,6 +66,7 @@ def measure(
         "dtype": dtype,
         "precision": precision,
         "heads": heads,
+        "strategy": strategy,
     }
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run(
@@ -86,7 +88,8 @@ def _measure_here(request: Mapping[str, Any]) -> Iterator[Resources]:
     from ..store.loader import load_module
 
     program = elaborate(parse(Source(*request["source"])), request["consts"])
-    compiled = compile_kernels(program, request["sizes"], KernelOptions(precision=request["precision"]))
+    options = KernelOptions(precision=request["precision"])
+    compiled = compile_kernels(program, request["sizes"], options, request["strategy"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.py"
         path.write_text(compiled.generated.text)
@@ -103,7 +106,9 @@ def _compile(module: Any, kernel: Kernel, target: Target, request: Mapping[str, 
     from triton.compiler import ASTSource
 
     signature, attrs = _signature(kernel, request["dtype"])
-    values = {name: request["heads"] for name in constants(kernel)}
+    values: dict[str, Any] = {name: request["heads"] for name in constants(kernel)} | {"direction": 1}
+    if "exact" in values:
+        values["exact"] = "ieee" if target.backend == "hip" else "tf32x3"
     source = ASTSource(getattr(module, kernel.name), signature, values, attrs)
     chosen = warps(kernel, target.architecture, triton_version())
     gpu = GPUTarget(target.backend, target.architecture, target.warp)
@@ -138,7 +143,7 @@ def _signature(kernel: Kernel, dtype: str) -> tuple[dict[str, str], dict[tuple[i
         signature[f"{tensor.name}_ptr"] = "*fp32" if tensor.compute or tensor.place == "head" else f"*{dtype}"
     for tensor in kernel.tensors:
         signature |= dict.fromkeys(strides(tensor), "i32")
-    signature |= dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(constants(kernel), "constexpr")
+    signature |= dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(("direction", *constants(kernel)), "constexpr")
     aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(kernel.tensors))}
     return signature, aligned
 

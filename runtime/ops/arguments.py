@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...compiler.ir.program import Program
 from ...compiler.lower import kernel_ir
+from ...compiler.lower.layout import Layout
 
 
 def named(core: Program, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -20,6 +21,17 @@ def extents(core: Program, tensors: Sequence[Tensor]) -> tuple[int, int]:
     """The number of sequences and of heads, from the first start state [B, H, ...]."""
     start = tensors[len(core.inputs) + len(core.params)]
     return start.shape[0], start.shape[1]
+
+
+def entering(tensor: kernel_ir.Tensor, layout: Layout, cotangent: Tensor) -> Tensor:
+    """A cotangent from outside as a kernel takes it: tiles that share a state each carry a part of its cotangent, so
+    that only the first one may begin with what comes from outside."""
+    if not tensor.copies:
+        return cotangent
+    copies = tuple(layout.count(name) for name in tensor.copies)
+    spread = cotangent.new_zeros(*copies, *cotangent.shape)
+    spread[(0,) * len(copies)] = cotangent
+    return spread
 
 
 def over_copies(value: Tensor, tensor: kernel_ir.Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The recurrent strategy at run time: forward, and backward in segments, on generated kernels."""
+"""The recurrent and the scan strategy at run time: forward, and backward in segments, on generated kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from ...compiler.ir.program import Program
 from ...compiler.lower import kernel_ir
 from ...compiler.lower.recurrent import Recurrent
-from .arguments import add, extents, gradient_shapes, gradients, letters, named, over_copies
+from ...compiler.lower.scan import Scan
+from .arguments import add, entering, extents, gradient_shapes, gradients, letters, named, over_copies
 from .launch import Extent, launch, shape
 
 SEGMENT_BYTES = 1 << 29
@@ -29,7 +30,7 @@ class Fused:
     """
 
     core: Program
-    lowered: Recurrent
+    lowered: Recurrent | Scan
     module: Any
     segment: int | None = None
 
@@ -101,18 +102,17 @@ class Fused:
         """One segment: the cotangents of the states at its end become those at its start."""
         lowered, states = self.lowered, self.core.states
         like = arguments[f"{states[0].name}_start"]
-        kernels = (lowered.trajectory, lowered.adjoint)
-        scratch = [t for kernel in kernels for t in kernel.tensors if t.place == "segment"]
+        scratch = [t for kernel in lowered.backward for t in kernel.tensors if t.place == "segment"]
         partial, starts = self._gradients("partial"), self._gradients("sequence", "_start")
         room = {
             t.name: like.new_empty(self._shape(t, extent), dtype=torch.float32) for t in (*scratch, *partial, *starts)
         }
-        launch(self.module, lowered.trajectory, {**arguments, **room}, extent)
         ends = {
-            t.name: self._entering(t, carried[s.name]) if last else carried[s.name]
+            t.name: entering(t, lowered.layout, carried[s.name]) if last else carried[s.name]
             for t, s in zip(self._gradients("sequence", "_end"), states, strict=True)
         }
-        launch(self.module, lowered.adjoint, {**arguments, **room, **ends}, extent)
+        for kernel in lowered.backward:
+            launch(self.module, kernel, {**arguments, **room, **ends}, extent)
         for tensor in partial:
             add(sums, tensor.name[2:], room[tensor.name].flatten(0, len(tensor.copies)).sum(0))
         for product in lowered.products:
@@ -120,16 +120,6 @@ class Fused:
             first, second, out = (letters(side) for side in product.labels)
             add(sums, product.param, torch.einsum(f"bth{first},bth{second}->h{out}", left, right))
         return {s.name: room[f"d_{s.name}_start"] for s in states}
-
-    def _entering(self, tensor: kernel_ir.Tensor, cotangent: Tensor) -> Tensor:
-        """A cotangent from outside as the kernel takes it: tiles that share a state each carry a part of
-        its cotangent, so that only the first one may begin with what comes from outside."""
-        if not tensor.copies:
-            return cotangent
-        copies = tuple(self.lowered.layout.count(name) for name in tensor.copies)
-        spread = cotangent.new_zeros(*copies, *cotangent.shape)
-        spread[(0,) * len(copies)] = cotangent
-        return spread
 
     # ------------------------------------------------------------ shapes
 
@@ -167,7 +157,6 @@ class Fused:
         if self.segment is not None:
             return -(-self.segment // chunk) * chunk
         step = Extent(extent.batch, 1, extent.heads, 1, chunk)
-        kernels = (self.lowered.trajectory, self.lowered.adjoint)
-        tensors = {t.name: t for k in kernels for t in k.tensors if t.place == "segment"}
+        tensors = {t.name: t for k in self.lowered.backward for t in k.tensors if t.place == "segment"}
         size = 4 * sum(math.prod(self._shape(t, step)) for t in tensors.values())
         return max(1, SEGMENT_BYTES // max(1, size * chunk)) * chunk

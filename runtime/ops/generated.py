@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -98,6 +98,7 @@ def run(
     ``segment`` is the number of steps that the backward pass holds at a time, where the backend has such a choice.
     """
     tensors = (*inputs.values(), *params.values(), *initial.values())
+    options = replace(options, started=bool(initial))
     kernels = kernels_for(build, program, sizes, options, strategy, segment)
     parts = kernels.compiled.split
     batch, heads = reference.extent(inputs, params, initial)
@@ -119,7 +120,11 @@ def run(
             own[p.name] if p.name in own else early[p.name][0, 0].expand(heads, *early[p.name].shape[3:])
             for p in parts.core.params
         ),
-        *_starts(program, sizes, initial, batch, heads, like),
+        *(
+            _starts(program, sizes, initial, batch, heads, like)
+            if kernels.compiled.started
+            else [like.new_empty(batch, heads, 0) for _ in program.states]
+        ),
     ]
     packed = [t if options.strided and n < len(parts.core.inputs) else t.contiguous() for n, t in enumerate(arguments)]
     outputs = len(parts.core.outputs)

@@ -57,7 +57,7 @@ class Extent:
 
 def shape(tensor: kernel_ir.Tensor, layout: Layout, extent: Extent, heads: int | None = None) -> tuple[int, ...]:
     """The shape of a tensor that a kernel writes; ``heads`` if it has fewer than the state."""
-    batch, groups = extent.batch, -(-extent.batch // layout.rows)
+    batch, groups = extent.batch, -(-extent.batch // layout.sequences)
     h = extent.heads if heads is None else heads
     outer = {
         "step": (batch, extent.steps, h),
@@ -81,8 +81,8 @@ def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: E
     """Run one kernel of a generated module on the given tensors (by the kernel's own names)."""
     layout = kernel.layout
     programs = math.prod(layout.count(name) for name in layout.tiles) * extent.heads
-    programs *= -(-extent.batch // layout.rows)
-    if kernel.template == "trajectory":
+    programs *= -(-extent.batch // layout.sequences)
+    if kernel.walk == "apart":
         programs *= -(-extent.count // extent.chunk)
     if programs == 0:
         return
@@ -91,8 +91,9 @@ def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: E
         stride for t, value in zip(kernel.tensors, tuple(args), strict=True) if t.strided for stride in value.stride()
     ]
     args += extent.integers()
-    heads = {t.heads: tensors[t.name].shape[2] for t in kernel.tensors if t.heads != "heads"} | {"heads": extent.heads}
-    named = {name: heads[name] for name in constants(kernel)}
+    known: dict[str, Any] = {t.heads: tensors[t.name].shape[2] for t in kernel.tensors if t.heads != "heads"}
+    known |= {"heads": extent.heads, "exact": exact_products()}
+    named = {name: known[name] for name in constants(kernel)}
     device = args[0].device
     with explained(module.__rec_map__):
         if device.type == "cuda":
@@ -107,7 +108,7 @@ _OPTIONS: dict[tuple[object, ...], dict[str, int]] = {}
 
 
 def _launch_on_device(
-    module: Any, kernel: Kernel, programs: int, args: list[Any], named: dict[str, int], device: torch.device
+    module: Any, kernel: Kernel, programs: int, args: list[Any], named: dict[str, Any], device: torch.device
 ) -> None:
     from triton.runtime.errors import OutOfResources
 
@@ -125,6 +126,11 @@ def _launch_on_device(
         built = function(*args, **named, **options)
     if not torch.version.hip and getattr(built, "n_spills", None):
         options["maxnreg"] = register_limit(options["num_warps"])  # from the next launch on
+
+
+def exact_products() -> str:
+    """The form of float32 products that is as good as exact and runs on matrix units."""
+    return "ieee" if torch.version.hip else "tf32x3"
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from ...compiler.analysis.independence import independent_axes
 from ...compiler.ir.program import Program
 from ...compiler.kernels import compile_kernels
+from ...compiler.lower.chain import Chain
 from ...compiler.lower.recurrent import Recurrent
+from ...compiler.lower.scan import Scan
 from ...compiler.lower.split import split
 from ...compiler.lower.stepwise import Stepwise
 from ...compiler.options import KernelOptions, Options
@@ -19,6 +22,7 @@ from ..errors import BackendError
 from ..store.cache import Store, fingerprint
 from ..store.loader import load_module
 from . import generated
+from .chained import Chained
 from .fused import Fused
 from .generated import Build
 from .stepped import Stepped
@@ -43,8 +47,10 @@ def build(
     path = Store().get_or_create(entry, lambda: files) / compiled.generated.main
     module = load_module(path, f"recurra_generated_{entry.replace('-', '_')}")
     lowered, core = compiled.lowered, compiled.split.core
-    if isinstance(lowered, Recurrent):
+    if isinstance(lowered, Recurrent | Scan):
         return Build(entry, compiled, Fused(core, lowered, module, segment), str(path))
+    if isinstance(lowered, Chain):
+        return Build(entry, compiled, Chained.of(core, lowered, module), str(path))
     assert isinstance(lowered, Stepwise)
     return Build(entry, compiled, Stepped(core, lowered, module), str(path))
 
@@ -85,6 +91,10 @@ def kernel_options(options: Options, inputs: Mapping[str, Tensor]) -> KernelOpti
     """What a user's options come to for these inputs (BackendError for a precision that the device lacks)."""
     if options.precision == "tf32x3" and torch.version.hip:
         raise BackendError("AMD's GPUs have no tf32x3 products; their matrix units run precision='ieee'")
-    half = any(t.dtype in (torch.bfloat16, torch.float16) for t in inputs.values())
+    dtypes = {t.dtype for t in inputs.values()}
+    half = bool(dtypes & {torch.bfloat16, torch.float16})
     strided = not all(t.is_contiguous() for t in inputs.values())
-    return KernelOptions.of(options, half=half, strided=strided)
+    chosen = KernelOptions.of(options, half=half, strided=strided)
+    if options.precision is None and len(dtypes) == 1 and half:
+        chosen = replace(chosen, operand=f"tl.{str(dtypes.pop()).removeprefix('torch.')}")
+    return chosen

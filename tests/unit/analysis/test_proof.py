@@ -128,7 +128,7 @@ MUTATIONS: dict[str, Callable[[AffineForm], AffineForm]] = {
     "no decay": lambda f: _decay(f, lambda b, link: replace(link, decay=None)),
     "a link less": lambda f: replace(f, links=f.links[1:]),
     "reads at the wrong time": lambda f: replace(f, reads=tuple(replace(r, before=not r.before) for r in f.reads)),
-    "reads with ones": lambda f: replace(f, reads=tuple(replace(r, query=None) for r in f.reads)),
+    "reads with a key": lambda f: replace(f, reads=tuple(replace(r, query=f.links[0].pairs[0].key) for r in f.reads)),
     "outputs exchanged": lambda f: replace(f, outputs=(("o", f.outputs[1][1]), ("before", f.outputs[0][1]))),
     "outputs of the step": lambda f: replace(f, outputs=tuple((o.name, o.value) for o in program(RICH).outputs)),
     "another body": lambda f: replace(f, body=f.body[1:]),

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 def compared(rec: recurra.Recurrence, sizes: dict[str, int], make) -> None:
     """Outputs and gradients of a loop and of the reference, in float64."""
     torch.manual_seed(0)
-    given = dict(zip(rec.dims, (4, 3, 5, 6), strict=False))
+    given = dict(zip((dim.name for dim in rec.program.dims if dim.alias is None), (4, 3, 5, 6), strict=False))
     shape = shape_of(rec, {"B": 2, "T": 5, "H": 3, **given, **sizes})
     arguments = draw_arguments(rec.program, shape, torch.float64, CPU)
     groups = (arguments.inputs, arguments.params)

@@ -219,6 +219,7 @@ def test_sizes_are_the_least_that_slices_allow() -> None:
     assert fitting_sizes(sliced(), [2]) == {"M": 4, "U": 4}
     assert fitting_sizes(sliced(), [2], {"M": 9}) == {"M": 9, "U": 9}
     assert fitting_sizes(memory(), [3, 5]) == {"K": 3, "V": 5}
+    assert fitting_sizes(memory(), [], {"K": 2, "V": 7}) == {"K": 2, "V": 7}
     assert verify(sliced(), backends={"same": reference.run}).ok
 
 
