@@ -18,7 +18,7 @@ from ..ir.builder import Builder
 from ..ir.program import Body, Program, State, live
 from ..ir.types import Axes, Axis
 from .linear import Reason
-from .links import Algebra, Product, RawLink, RawPair, Subject, Vector, link_of, merge, value_of
+from .links import Algebra, Product, RawLink, RawPair, Subject, Vector, link_of, merged, value_of
 from .logarithm import log_decay
 from .readout import Read, read_out
 from .terms import NotLinear, Terms, WrongAxis, placed
@@ -182,8 +182,11 @@ def _form(program: Program, mix: str) -> AffineForm:
         members.append(member)
         chains.append(_chain(program, algebra, state, member.position))
     size = builder.size(members[0].mix.size)
-    raw = [_merged(algebra, chain, size) for chain in chains]
-    links = tuple(_link(program, algebra, group, members) for group in _aligned(raw, members, program))
+    try:
+        groups = _aligned([merged(algebra, chain, size) for chain in chains], members, program)
+    except NotAffine:
+        groups = _aligned([merged(algebra, chain, size, early=True) for chain in chains], members, program)
+    links = tuple(_link(program, algebra, group, members) for group in groups)
     if sum(pair.read is not None for link in links for pair in link.pairs) > MAX_ROWS:
         raise NotAffine(Reason(f"more than {MAX_ROWS} reads of the state per step", program.states[0].span))
     reads, outputs = read_out(program, builder, algebra, {m.state: m.position for m in members})
@@ -235,17 +238,6 @@ def _dominators(body: Body, start: int, end: int, axes: Axes) -> list[int]:
         return [end]
     found = [p for p in range(start + 1, end) if forward[p] * backward[p] == forward[end] and body[p].axes == axes]
     return [*found, end]
-
-
-def _merged(algebra: Algebra, links: Sequence[RawLink], size: int) -> list[RawLink]:
-    done: list[RawLink] = []
-    for link in links:
-        joined = merge(algebra, done[-1], link, size) if done else None
-        if joined is None:
-            done.append(link)
-        else:
-            done[-1] = joined
-    return done
 
 
 # ---------------------------------------------------------------- members

@@ -323,10 +323,46 @@ def _without(values: tuple[int, ...], less: tuple[int, ...]) -> tuple[int, ...] 
     return tuple(value for value in values if left[value] > 0 and not left.subtract([value]))
 
 
-def merge(algebra: Algebra, first: RawLink, second: RawLink, axis_size: int) -> RawLink | None:
-    """Two consecutive links as one, None where both read."""
-    if first.reads and second.reads:
-        return None
+def merged(algebra: Algebra, links: Sequence[RawLink], axis_size: int, early: bool = False) -> list[RawLink]:
+    """The same chain in as few links as reads allow, whatever the links were.
+
+    What is written joins the link before it. A decay between two reads is the second one's, unless something is
+    written between them; with ``early`` always the first one's.
+    """
+    done: list[RawLink] = []
+    decay = RawLink(ONE, ())
+    for part in (part for link in links for part in _parts(link)):
+        if not part.pairs and done and not early:
+            decay = RawLink(algebra.times(decay.decay, part.decay), ())
+            continue
+        if decay.decay != ONE:
+            if part.reads and done[-1].reads:
+                part = _merge(algebra, decay, part, axis_size)
+            else:
+                done[-1] = _merge(algebra, done[-1], decay, axis_size)
+            decay = RawLink(ONE, ())
+        if done and not (done[-1].reads and part.reads):
+            done[-1] = _merge(algebra, done[-1], part, axis_size)
+        else:
+            done.append(part)
+    if decay.decay != ONE:
+        done[-1] = _merge(algebra, done[-1], decay, axis_size)
+    return done
+
+
+def _parts(link: RawLink) -> list[RawLink]:
+    """A link as decay, reads and writes, as far as one can come after the other."""
+    reads = tuple(replace(pair, value=()) for pair in link.pairs if pair.read is not None)
+    given = tuple(RawPair(pair.key, pair.value) for pair in link.pairs if pair.value)
+    apart = all(pair.post for pair in reads)
+    found = [RawLink(link.decay, ())] if apart else []
+    if reads:
+        found.append(RawLink(ONE if apart else link.decay, reads))
+    return [*found, RawLink(ONE, given)] if given else found
+
+
+def _merge(algebra: Algebra, first: RawLink, second: RawLink, axis_size: int) -> RawLink:
+    """Two consecutive links as one; at most one of them reads."""
     decay = algebra.times(first.decay, second.decay)
     written = tuple(_decayed(algebra, pair, first.decay, second.decay) for pair in first.pairs)
     if first.reads:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ...dsl.source import Span
 from ..ir.builder import Builder
-from ..ir.program import Program, depends_on
+from ..ir.program import Program, depends_on, live
 from ..ir.types import Axes
 from .linear import Reason
 from .links import Algebra, Product, Vector, value_of
@@ -138,17 +138,12 @@ class _Outputs:
 
     def _per_step(self, value: int) -> bool:
         """Whether a value depends on inputs."""
-        instr = self.builder.body[value]
-        if instr.op == "leaf":
-            return bool(instr.attrs[0] == "input")
-        return any(self._per_step(arg) for arg in instr.args)
+        body = self.builder.body
+        return any(body[p].op == "leaf" and body[p].attrs[0] == "input" for p in live(body, (value,)))
 
     def _leaf(self, state: str, query: Vector, scalars: tuple[int, ...], axis: int, before: bool, axes: Axes) -> int:
-        value = self.algebra.vector_value(query)
-        if value is None:
-            value = self.builder.spread(self.builder.const(1.0), (axes[axis],))
-        for scalar in scalars:
-            value = self.builder.mul(value, scalar)
+        value = value_of(self.algebra, (Product(scalars, query),), ())
+        value = self.builder.spread(value, (axes[axis],))
         over: Literal["mix", "column"] = "mix" if axis == self.mixed[state] else "column"
         read = Read(f"read_{len(self.reads)}", state, value, over, before)
         for known in self.reads:

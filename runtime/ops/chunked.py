@@ -82,7 +82,7 @@ class ChunkExecutor:
                 parts.zero_()  # no chunk has some of the slots, and the sums read all
         for kernel in kernels:
             launch(self.module, kernel, {**arguments, **room}, extent)
-        found = {}
+        found: dict[str, Tensor] = {}
         for names, parts in partial:
             found |= dict(zip(names, parts.sum(1).unbind(0), strict=True))
         for name, value in room.items():

@@ -135,8 +135,8 @@ S along K; decay per K in (0.545239, 1); rank 1, reads before the decay; 1 sub-s
     "coupled_memories": "none for A, B: `A` reads `B`, which shares its stratum",
     "decay_between": """\
 S along K; decay scalar in (0, 1]; rank 1, reads after the decay; 2 sub-steps
-  S' = alpha * S
-  S' = S' + outer(k[0], alpha * beta[0] * v[0] - beta[0] * (k[0] @ S'))
+  S' = S + outer(k[0], beta[0] * v[0] - beta[0] * (k[0] @ S))
+  S' = alpha * S'
   S' = S' + outer(k[1], beta[1] * v[1] - beta[1] * (k[1] @ S'))
   o = K^-0.5 * (q @ S')""",
     "multiplicative_lstm": "none for h, c: `h` reads `c`, which shares its stratum",
@@ -221,6 +221,10 @@ SAME = [
         "{ S' = a * S\n repeat j < N { S' = householder(kn[j], bn[j]) @ S' + bn[j] * outer(kn[j], vn[j]) } }",
         "{ S' = a * S\n S' = S' + outer(kn[0], bn[0] * (vn[0] - kn[0] @ S'))\n"
         "S' = S' + bn[1] * outer(kn[1], vn[1] - kn[1] @ S') }",
+    ),
+    (
+        "{ S' = householder(k, b) @ S\n S' = a * S'\n S' = householder(p, b) @ S' + outer(k, v) }",
+        "{ S' = S - b * outer(k, k @ S)\n S' = householder(p, b) @ (a * S')\n S' = S' + outer(k, v) }",
     ),
     ("{ S' = a * S + outer(k, v)\n S' = S' + outer(p, w - e @ S') }",
      "S' = a * S + outer(k, v) + outer(p, w - a * (e @ S) - (e @ k) * v)"),
