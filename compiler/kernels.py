@@ -88,7 +88,13 @@ def _for_triton(
         return verdicts, lower_stepwise(core, step, cut, options.strided)
     chunk = options.chunk or CHUNK
     lowered = lower_recurrent(
-        core, plan(step), layout, precision=options.precision, chunk=chunk, strided=options.strided
+        core,
+        plan(step),
+        layout,
+        precision=options.precision,
+        chunk=chunk,
+        strided=options.strided,
+        packed=options.packed,
     )
     return verdicts, lowered
 
@@ -103,4 +109,4 @@ def _for_cpu(
     chunk = options.chunk or recurrent_cpu.chunk(core, layout)
     adjoint = plan(factor_adjoint(step, sizes), keep_dear=True)
     wide = {name for name, _ in (*parts.before, *parts.taps)}  # computed beside the kernels: not to be rounded
-    return verdicts, lower_native(core, adjoint, layout, chunk, wide)
+    return verdicts, lower_native(core, adjoint, layout, chunk, wide, options.packed)

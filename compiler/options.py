@@ -38,18 +38,20 @@ class KernelOptions:
     """What one set of kernels is specialised to, besides sizes.
 
     ``precision`` is the form of float32 matrix products on a GPU, ``chunk`` the steps between checkpoints
-    (None: as the strategy finds), ``strided`` whether inputs come with strides instead of being contiguous, ``tiles``
-    sets the block of an axis by name, ``dtype`` is the type of the caller's tensors on a processor.
+    (None: as the strategy finds), ``strided`` whether inputs come with strides instead of being contiguous, ``packed``
+    whether sequences of different lengths come one after another, ``tiles`` sets the block of an axis by name,
+    ``dtype`` is the type of the caller's tensors on a processor.
     """
 
     precision: str = "ieee"
     chunk: int | None = None
     strided: bool = False
+    packed: bool = False
     tiles: tuple[tuple[str, int], ...] = ()
     dtype: str = "float32"
 
     @staticmethod
     def of(options: Options, *, half: bool = False, strided: bool = False) -> KernelOptions:
         """What a user's options come to: exact products for float32 inputs, tensor-core ones for 16-bit inputs."""
-        found = KernelOptions("tf32" if half else "ieee", options.checkpoint, strided, options.tiles)
+        found = KernelOptions("tf32" if half else "ieee", options.checkpoint, strided, tiles=options.tiles)
         return found if options.precision is None else replace(found, precision=options.precision)

@@ -23,13 +23,15 @@ _HAS_TRITON = find_spec("triton") is not None  # not imported: whether it interp
 
 @dataclass(frozen=True)
 class Task:
-    """What a backend may look at before it accepts: the spec at bound sizes, dtype and device."""
+    """What a backend may look at before it accepts: the spec at bound sizes, dtype and device, and whether
+    sequences of different lengths are packed."""
 
     program: Program
     sizes: Mapping[str, int]
     dtype: torch.dtype
     device: torch.device
     strategy: str = "auto"
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Backend:
     """A way to run a recurrence.
 
     ``refuses`` gives the reason why it cannot take a task, or None; ``avoid`` why ``auto`` leaves it
-    to others though it could. ``run(program, sizes, inputs, params, initial, *, steps, reverse)`` gives
-    outputs and final states in declaration order; where ``strategies`` it also takes
+    to others though it could. ``run(program, sizes, inputs, params, initial, *, steps, reverse, cu_seqlens)``
+    gives outputs and final states in declaration order; where ``strategies`` it also takes
     ``strategy`` and the user's ``options``. ``variants``
     are further ways to run, by name, that verification has to cover.
     """

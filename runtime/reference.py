@@ -8,6 +8,7 @@ against; it is written for clarity and for memory linear in the number of steps,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -221,6 +222,7 @@ def run(
     *,
     steps: int,
     reverse: bool = False,
+    cu_seqlens: Tensor | None = None,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """All steps of a recurrence: its outputs and its final states, in declaration order.
 
@@ -228,8 +230,12 @@ def run(
     ``h // (H // G)``), ``params`` ``[H, *axes]``, ``initial`` ``[B, H, *axes]``; a state that is missing
     there has its declared start. Outputs are ``[B, T, H, *axes]`` in the inputs' dtype, final states
     ``[B, H, *axes]``. Computes in float64 if any argument has it, else in float32. ``steps`` is T;
-    ``reverse`` runs from the last step to the first.
+    ``reverse`` runs from the last step to the first. With ``cu_seqlens`` [N + 1] the inputs, of batch 1, hold N
+    sequences one after another, sequence i at steps ``cu_seqlens[i]`` to ``cu_seqlens[i + 1]``; each runs by
+    itself, and states are ``[N, H, *axes]``.
     """
+    if cu_seqlens is not None:
+        return _run_packed(program, sizes, inputs, params, initial, cu_seqlens.tolist(), reverse)
     batch, heads = extent(inputs, params, initial)
     given = (*inputs.values(), *params.values(), *initial.values())
     wide = any(tensor.dtype == torch.float64 for tensor in given) or len(given) == 0
@@ -262,6 +268,39 @@ def run(
         value = value.expand(batch, steps, heads, *value.shape[3:]).to(dtype)
         outputs.append(value.flip(1) if reverse else value)
     return tuple(outputs), final
+
+
+def _run_packed(
+    program: Program,
+    sizes: Mapping[str, int],
+    inputs: Mapping[str, Tensor],
+    params: Mapping[str, Tensor],
+    initial: Mapping[str, Tensor],
+    bounds: Sequence[int],
+    reverse: bool,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Every sequence by itself, from ``bounds[i]`` to ``bounds[i + 1]``."""
+    lengths = [end - begin for begin, end in pairwise(bounds)]
+    if not lengths:  # none of them, at no steps
+        none = [{name: x[:0] for name, x in group.items()} for group in (inputs, initial)]
+        outputs, final = run(program, sizes, none[0], params, none[1], steps=0)
+        return tuple(o.reshape(1, *o.shape[1:]) for o in outputs), final
+    parts = {name: x.split(lengths, 1) for name, x in inputs.items()}  # unlike slices linear in time to differentiate
+    starts = {name: x.split(1) for name, x in initial.items()}
+    results = [
+        run(
+            program,
+            sizes,
+            {name: part[i] for name, part in parts.items()},
+            params,
+            {name: start[i] for name, start in starts.items()},
+            steps=length,
+            reverse=reverse,
+        )
+        for i, length in enumerate(lengths)
+    ]
+    by_output, by_state = (zip(*group, strict=True) for group in zip(*results, strict=True))
+    return tuple(torch.cat(o, 1) for o in by_output), tuple(torch.cat(f) for f in by_state)
 
 
 def extent(

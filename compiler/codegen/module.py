@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from ..ir.program import Program
-from ..lower.kernel_ir import INTEGERS, Kernel
+from ..lower.kernel_ir import Kernel
 from .cpp import cpp_blocks
 from .lines import Line
 from .triton import blocks
@@ -41,11 +41,11 @@ def triton_module(program: Program, kernels: Iterable[Kernel]) -> Generated:
     used = {s.op for k in kernels for statements in k.sections.values() for s in statements}
     lines = [Line(f'"""Kernels of the recurrence {program.name}."""'), Line(""), Line("import triton")]
     lines += [Line("import triton.language as tl"), Line(""), Line("")]
-    helpers = _template("triton/helpers.py").render(functions=used & HELPERS)
+    helpers = _template("triton/helpers.py").render(functions=used & HELPERS, packed=any(k.packed for k in kernels))
     lines += [Line(text) for text in helpers.strip().splitlines()]
     for kernel in kernels:
         lines += [Line(""), Line("")] if lines[-1].text else []
-        lines += _filled(f"triton/{kernel.template}.py", kernel, blocks(kernel), integers=list(INTEGERS))
+        lines += _filled(f"triton/{kernel.template}.py", kernel, blocks(kernel), integers=list(kernel.integers))
     return _generated(program, "kernels.py", lines)
 
 
@@ -60,7 +60,8 @@ def cpp_module(program: Program, kernels: Iterable[Kernel]) -> Generated:
 
 def _filled(template: str, kernel: Kernel, printed: Mapping[str, list[Line]], **more: Any) -> list[Line]:
     """The kernel's template with every marker line replaced by its block, at the marker's column."""
-    text = _template(template).render(name=kernel.name, **more, **kernel.facts)
+    ragged = kernel.packed and kernel.layout.rows > 1
+    text = _template(template).render(name=kernel.name, packed=kernel.packed, ragged=ragged, **more, **kernel.facts)
     result: list[Line] = []
     for row in text.rstrip().splitlines():
         marker = _MARKER.match(row)

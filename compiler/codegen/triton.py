@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from ..lower.kernel_ir import INTEGERS, Coordinate, Kernel, Ref, Statement, Tensor
+from ..lower.kernel_ir import Coordinate, Kernel, Ref, Statement, Tensor
 from ..lower.layout import ROWS, Label, Layout, identifier
+from . import triton_packed
 from .lines import Line
 from .triton_math import OPERATIONS, expression, number
 
@@ -29,6 +30,8 @@ def blocks(kernel: Kernel) -> dict[str, list[Line]]:
         printed.setdefault(section, [])
     if not printed["step"] and not printed["advance"]:
         printed["step"] = [Line("pass")]
+    for section, text in (triton_packed.rows_at(kernel) if kernel.packed else {}).items():
+        printed[section] = [Line(text), *printed[section]]
     late = _written_last(kernel)
     printed["final"] = [*(Line(_pointer(kernel, t)) for t in kernel.tensors if t.name in late), *printed["final"]]
     return printed
@@ -65,7 +68,9 @@ def _arguments(kernel: Kernel) -> Iterator[str]:
     for tensor in kernel.tensors:
         if tensor.strided:
             yield ", ".join(strides(tensor)) + ","
-    yield ", ".join(INTEGERS) + ","
+    if kernel.packed:
+        yield f"{triton_packed.CU_SEQLENS},"
+    yield ", ".join(kernel.integers) + ","
     yield ", ".join(f"{name}: tl.constexpr" for name in constants(kernel)) + ","
 
 
@@ -78,21 +83,26 @@ def _place(kernel: Kernel) -> Iterator[str]:
         yield f"pid = pid // {layout.count(name)}"
     yield "i_h = pid % heads"
     yield "pid = pid // heads"
-    groups = "batch" if layout.rows == 1 else f"tl.cdiv(batch, {layout.rows})"
-    yield f"i_r = (pid % {groups}).to(tl.int64)"
-    if kernel.template == "trajectory":
-        yield f"i_c = pid // {groups}"
-    if layout.rows == 1:
-        yield "i_b = i_r"
-    else:
-        yield f"i_b = i_r * {layout.rows} + tl.arange(0, {layout.rows})"
-        yield "m_rows = i_b < batch"
+    yield from triton_packed.place(kernel) if kernel.packed else _sequences(kernel)
     for name in _axis_names(kernel):
         yield from _offsets(layout, name)
-    if any(tensor.place == "step" for tensor in kernel.tensors):
+    if not kernel.packed and any(tensor.place == "step" for tensor in kernel.tensors):
         yield f"t = {_FIRST_STEP[kernel.template].format(**kernel.facts)}.to(tl.int64)"
     late = _written_last(kernel)
     yield from (_pointer(kernel, tensor) for tensor in kernel.tensors if tensor.name not in late)
+
+
+def _sequences(kernel: Kernel) -> Iterator[str]:
+    """Which sequences (and which chunk of them) a program has."""
+    rows, groups = kernel.layout.rows, _groups(kernel.layout)
+    yield f"i_r = (pid % {groups}).to(tl.int64)"
+    if kernel.template == "trajectory":
+        yield f"i_c = pid // {groups}"
+    if rows == 1:
+        yield "i_b = i_r"
+    else:
+        yield f"i_b = i_r * {rows} + tl.arange(0, {rows})"
+        yield "m_rows = i_b < batch"
 
 
 _FIRST_STEP = {
@@ -137,6 +147,8 @@ def _base(kernel: Kernel, tensor: Tensor) -> str:
     layout, numel = kernel.layout, _numel(kernel.layout, tensor)
     head = "i_h" if tensor.heads == "heads" else f"(i_h // (heads // {tensor.heads}))"
     local = {"trajectory": f"i_c * {kernel.facts.get('chunk')}", "adjoint": "count - 1"}.get(kernel.template)
+    if tensor.strided and kernel.packed:
+        return f"t * {tensor.name}_st + {head}.to(tl.int64) * {tensor.name}_sh"
     if tensor.strided:
         return f"i_b * {tensor.name}_sb + t * {tensor.name}_st + {head}.to(tl.int64) * {tensor.name}_sh"
     slot = "0" if kernel.template == "forward" else f"begin // {kernel.facts.get('chunk')} + i_c"
@@ -148,6 +160,9 @@ def _base(kernel: Kernel, tensor: Tensor) -> str:
         "checkpoint": (f"(i_b * chunks + {slot}) * heads + i_h", "batch * chunks * heads"),
         "partial": ("i_r * heads + i_h", f"{_groups(layout)} * heads"),
     }[tensor.place]
+    if kernel.packed and tensor.place in ("step", "segment", "checkpoint"):
+        index, extent = triton_packed.index(kernel, tensor)
+        index = f"{index} + {head}"
     copy = _copy_index(layout, tensor.copies)
     if copy:
         index = f"{copy}.to(tl.int64) * ({extent}) + {index}"
@@ -339,6 +354,11 @@ def _assign(layout: Layout, s: Statement) -> str:
     return f"{s.target} = tl.broadcast_to({_spread(ref, s.labels)}, {_shape(layout, s.labels)})"
 
 
+def _keep(layout: Layout, s: Statement) -> str:
+    mask = _vector("m_rows", ROWS, s.labels)
+    return f"{s.target} = tl.where({mask}, {_spread(s.args[0], s.labels)}, {s.target})"
+
+
 def _accumulate(layout: Layout, s: Statement) -> str:
     return f"{s.target} += {_spread(s.args[0], s.labels)}"
 
@@ -357,5 +377,6 @@ _SPECIAL: dict[str, Callable[[Layout, Statement], str]] = {
     "mask": _mask_sides,
     "zeros": _zeros,
     "assign": _assign,
+    "keep": _keep,
     "accumulate": _accumulate,
 }

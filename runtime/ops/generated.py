@@ -90,17 +90,20 @@ def run(
     *,
     steps: int,
     reverse: bool = False,
+    cu_seqlens: Tensor | None = None,
     strategy: str = "auto",
     segment: int | None = None,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """All steps of a recurrence on generated kernels; arguments and results as :func:`reference.run`.
 
+    ``options.packed`` says whether ``cu_seqlens`` are given.
     ``segment`` is the number of steps that the backward pass holds at a time, where the backend has such a choice.
     """
     tensors = (*inputs.values(), *params.values(), *initial.values())
     kernels = kernels_for(build, program, sizes, options, strategy, segment)
     parts = kernels.compiled.split
     batch, heads = reference.extent(inputs, params, initial)
+    sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
     real = torch.float64 if options.dtype == "float64" else torch.float32
     leaves = _leaves(inputs, params, heads, real) if parts.before or parts.after else {}
     like = torch.empty((), dtype=real, device=tensors[0].device if tensors else None)
@@ -119,11 +122,11 @@ def run(
             own[p.name] if p.name in own else early[p.name][0, 0].expand(heads, *early[p.name].shape[3:])
             for p in parts.core.params
         ),
-        *_starts(program, sizes, initial, batch, heads, like),
+        *_starts(program, sizes, initial, sequences, heads, like),
     ]
-    packed = [t if options.strided and n < len(parts.core.inputs) else t.contiguous() for n, t in enumerate(arguments)]
+    given = [t if options.strided and n < len(parts.core.inputs) else t.contiguous() for n, t in enumerate(arguments)]
     outputs = len(parts.core.outputs)
-    values = apply(kernels.name, outputs + len(program.states), packed, steps, reverse)
+    values = apply(kernels.name, outputs + len(program.states), given, steps, reverse, cu_seqlens)
     by_name = dict(zip((o.name for o in parts.core.outputs), values, strict=False))
     known |= {p: by_name[name].to(real) for name, p in parts.taps}
     late: dict[int, Tensor] = {}
@@ -151,7 +154,7 @@ def _starts(
     program: Program,
     sizes: Mapping[str, int],
     initial: Mapping[str, Tensor],
-    batch: int,
+    sequences: int,
     heads: int,
     like: Tensor,
 ) -> list[Tensor]:
@@ -162,7 +165,7 @@ def _starts(
         if state.name in initial:
             starts.append(initial[state.name])
         else:
-            shape = (batch, heads, *(axis.size.bind(sizes) for axis in state.axes))
+            shape = (sequences, heads, *(axis.size.bind(sizes) for axis in state.axes))
             value = values[state.start].reshape((1,) * len(shape)).expand(shape)
             starts.append(value)
     return starts

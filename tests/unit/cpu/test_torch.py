@@ -53,10 +53,10 @@ def operators(dtype: torch.dtype) -> dict[str, tuple[Any, list[Any]]]:
     kernels = generated.kernels_for(cpu_backend.build, GRU.program, SIZES["gru"], options)
     named = {d: getattr(torch.ops.recurra, f"{kernels.name}_{d}").default for d in ("infer", "forward", "backward")}
     leaves = [tensor.detach() for tensor in tensors(GRU, 5, dtype).values()] + [torch.zeros(2, 2, 8)]
-    o, final, checkpoint = named["forward"](*leaves, 5, False)
+    o, final, checkpoint = named["forward"](*leaves, 5, False, None)
     rest = [checkpoint, torch.ones_like(o), torch.ones_like(final)]
     calls = {"infer": leaves, "forward": leaves, "backward": [*leaves, *rest]}
-    return {d: (named[d], [*args, 5, False]) for d, args in calls.items()}
+    return {d: (named[d], [*args, 5, False, None]) for d, args in calls.items()}
 
 
 @pytest.mark.parametrize("direction", ["infer", "forward", "backward"])
