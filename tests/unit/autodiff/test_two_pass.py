@@ -1,0 +1,123 @@
+"""The two-pass backward against the float64 reference, before any kernel is made of it."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from two_pass_walk import Walk
+
+from recurra.compiler.analysis.affine import affine_form
+from recurra.compiler.autodiff.two_pass import NotTwoPass, TwoPass, two_pass
+from recurra.compiler.frontend import elaborate
+from recurra.compiler.ir.program import Program
+from recurra.dsl import Source, parse
+from recurra.runtime import reference
+from recurra.runtime.verify.data import draw, fitting_sizes
+from recurra.runtime.verify.measure import draw_weights, quantities
+
+ZOO = Path(__file__).parents[3] / "examples" / "zoo"
+
+MEMBERS = """recurrence with_normaliser
+dims K, V
+state S[K, V], n[K]
+input q[K], k[K], v[V], g[K], b
+let a = sigmoid(g)
+transition S' = diag(a) @ S + outer(k, v - b * (k @ S))
+transition n' = a * n + k * (1 - b * (k @ n))
+output o[V] = (q @ S') / (1 + square(q @ n'))
+"""
+SUB_STEPS = """recurrence sub_steps
+dims K, V
+const N = 3
+state S[K, V]
+input q[K], r[K], p[V], k[N, K], v[N, V], b[N], g, w[K], x[V], y[K]
+param t[K]
+transition {
+  S' = exp(g) * S
+  repeat j < N { S' = householder(k[j], b[j]) @ S' + b[j] * outer(k[j], v[j]) }
+  S' = diag(exp(w + t)) @ S'
+  S' = S' + outer(y, x) - outer(r, y @ S')
+}
+output o[V] = q @ S'
+output before[V] = r @ S
+output along[K] = tanh(S' @ p)
+"""
+SIGNED = """recurrence signed
+dims K, V
+state S[K, V]
+input q[K], k[K], v[V], g
+transition S' = -exp(g) * S + outer(k, v)
+output o[V] = q @ S' * sigmoid(g)
+"""
+READ_BEFORE_DECAY = """recurrence read_before_decay
+dims K, V
+state S[K, V]
+input q[K], k[K], p[K], v[V], beta, g
+let alpha = exp(g)
+transition S' = alpha * S + outer(k, beta * (v - p @ S))
+output o[V] = q @ S'
+"""
+COLUMNS = """recurrence columns
+dims K, V
+state S[K, V]
+input q[K], k[K], v[V], g[V], b
+let a = sigmoid(g)
+transition S' = S * a + b * outer(k - (S * a) @ v, v)
+output o[V] = q @ S'
+"""
+SPECS = {
+    "members": MEMBERS, "sub_steps": SUB_STEPS, "signed": SIGNED, "before": READ_BEFORE_DECAY, "columns": COLUMNS,
+}  # fmt: skip
+ZOO_NAMES = "delta_net gated_delta_net gla kda linear_attention retnet rwkv6 rwkv7".split()
+
+
+@cache
+def program_of(name: str) -> Program:
+    text = SPECS[name] if name in SPECS else (ZOO / f"{name}.rec").read_text()
+    return elaborate(parse(Source(f"{name}.rec", text)))
+
+
+@cache
+def passes_of(name: str, apart: bool) -> TwoPass:
+    program = program_of(name)
+    return two_pass(program, affine_form(program), apart=apart)
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
+@pytest.mark.parametrize("name", [*SPECS, *ZOO_NAMES])
+def test_gradients_are_those_of_the_reference(name: str, apart: bool) -> None:
+    program, passes, steps = program_of(name), passes_of(name, apart), 7
+    sizes = fitting_sizes(program, (3, 5))
+    frozen = [p.name for p in program.params if p.frozen]
+    given = draw(program, sizes, torch.Generator().manual_seed(0), batch=2, steps=steps, heads=2, start=True)
+    given = given.to(torch.float64, frozen)
+    weights = draw_weights(program, sizes, torch.Generator().manual_seed(1), (2, steps, 2))
+    expected = quantities(program, sizes, given, weights, reference.run)
+    leaves = {("input", n): x.detach() for n, x in given.inputs.items()}
+    leaves |= {("param", n): x.detach()[None] for n, x in given.params.items()}
+    cotangents = {o.name: weights[o.name].double() for o in program.outputs}
+    cotangents |= {s.name: weights[f"final {s.name}"].double() for s in program.states}
+    starts = {n: x.detach() for n, x in given.initial.items()}
+    for restart in (3, 100):
+        found = Walk(passes, sizes, leaves, steps).gradients(starts, cotangents, restart)
+        for (kind, leaf), value in found.items():
+            true = expected[f"d {leaf}"].value
+            assert torch.allclose(value, true, rtol=1e-9, atol=1e-9), (kind, leaf)
+        missing = {leaf for _, leaf in leaves} - {leaf for _, leaf in found} - set(frozen)
+        assert all(not expected[f"d {leaf}"].value.any() for leaf in missing), missing
+
+
+def test_a_decay_that_comes_as_such_is_not_divided_by() -> None:
+    program = program_of("gated_delta_product")
+    with pytest.raises(NotTwoPass, match="`alpha` would be divided by it"):
+        two_pass(program, affine_form(program), apart=False)
+
+
+def test_only_vectors_are_kept() -> None:
+    for name in (*SPECS, *ZOO_NAMES):
+        passes = passes_of(name, apart=False)
+        kept = [o for o in passes.forward.outputs if o.name in passes.kept]
+        assert all(len(output.axes) <= 1 for output in kept)
