@@ -17,8 +17,9 @@ from .lower.native import Native, lower_native
 from .lower.recurrent import Recurrent, lower_recurrent
 from .lower.split import Split, split
 from .lower.stepwise import Stepwise, cut_program, lower_stepwise
+from .lower.two_pass import TwoPassKernels, factor_passes, lower_two_pass
 from .options import KernelOptions
-from .strategies import recurrent, recurrent_cpu, stepwise
+from .strategies import recurrent, recurrent_cpu, stepwise, two_pass
 from .strategies.recurrent import NAME as RECURRENT
 from .strategies.stepwise import NAME as STEPWISE
 from .strategies.verdict import Verdict, choose
@@ -41,7 +42,7 @@ class Compiled:
     split: Split
     adjoint: AdjointStep
     verdicts: tuple[Verdict, ...]
-    lowered: Recurrent | Stepwise | Native
+    lowered: Recurrent | Stepwise | Native | TwoPassKernels
     generated: Generated
 
     @property
@@ -68,24 +69,35 @@ def compile_kernels(
     """
     parts = split(program)
     check_program(parts.core)
+    way = two_pass.backward(parts.core, sizes, options, apart=backend == "triton")
     if backend == "cpu":
         parts = replace(parts, core=factor_program(parts.core, sizes))
     step = adjoint_step(parts.core)
     make = _for_triton if backend == "triton" else _for_cpu
-    verdicts, lowered = make(parts, step, sizes, options, strategy)
+    verdicts, lowered = make(parts, step, way, sizes, options, strategy)
     module = triton_module if backend == "triton" else cpp_module
     return Compiled(parts, step, verdicts, lowered, module(program, lowered.kernels))
 
 
 def _for_triton(
-    parts: Split, step: AdjointStep, sizes: Mapping[str, int], options: KernelOptions, strategy: str
-) -> tuple[tuple[Verdict, ...], Recurrent | Stepwise]:
-    core = parts.core
+    parts: Split,
+    step: AdjointStep,
+    way: two_pass.Backward,
+    sizes: Mapping[str, int],
+    options: KernelOptions,
+    strategy: str,
+) -> tuple[tuple[Verdict, ...], Recurrent | Stepwise | TwoPassKernels]:
+    core = parts.core if way.passes is None else way.passes.infer
     layout = recurrent.layout(core, sizes, dict(options.tiles))
-    verdicts = (recurrent.verdict(core, layout), stepwise.verdict(core))
+    verdicts = (recurrent.verdict(core, layout).and_(way.reason), stepwise.verdict(parts.core))
     if choose(verdicts, strategy) == STEPWISE:
-        cut = recurrent.layout(cut_program(core), sizes, dict(options.tiles))
-        return verdicts, lower_stepwise(core, step, cut, options.strided)
+        cut = recurrent.layout(cut_program(parts.core), sizes, dict(options.tiles))
+        return verdicts, lower_stepwise(parts.core, step, cut, options.strided)
+    if way.passes is not None:
+        layouts = two_pass.for_triton(core, layout)
+        return verdicts, lower_two_pass(
+            way.passes, layouts, precision=options.precision, strided=options.strided
+        )
     chunk = options.chunk or CHUNK
     lowered = lower_recurrent(
         core,
@@ -100,13 +112,22 @@ def _for_triton(
 
 
 def _for_cpu(
-    parts: Split, step: AdjointStep, sizes: Mapping[str, int], options: KernelOptions, strategy: str
-) -> tuple[tuple[Verdict, ...], Native]:
-    core = parts.core
+    parts: Split,
+    step: AdjointStep,
+    way: two_pass.Backward,
+    sizes: Mapping[str, int],
+    options: KernelOptions,
+    strategy: str,
+) -> tuple[tuple[Verdict, ...], Native | TwoPassKernels]:
+    passes = None if way.passes is None else factor_passes(way.passes, sizes)
+    core = parts.core if passes is None else passes.infer
     layout = recurrent_cpu.layout(core, sizes, dict(options.tiles))
-    verdicts = (recurrent_cpu.verdict(core, layout), recurrent_cpu.stepwise_verdict())
+    verdicts = (recurrent_cpu.verdict(core, layout).and_(way.reason), recurrent_cpu.stepwise_verdict())
     choose(verdicts, strategy)
+    wide = {name for name, _ in (*parts.before, *parts.taps)}  # computed beside the kernels: not to be rounded
+    if passes is not None:
+        layouts = two_pass.for_cpu(passes, layout)
+        return verdicts, lower_two_pass(passes, layouts, precision=None, strided=True, wide=wide)
     chunk = options.chunk or recurrent_cpu.chunk(core, layout)
     adjoint = plan(factor_adjoint(step, sizes), keep_dear=True)
-    wide = {name for name, _ in (*parts.before, *parts.taps)}  # computed beside the kernels: not to be rounded
     return verdicts, lower_native(core, adjoint, layout, chunk, wide, options.packed)

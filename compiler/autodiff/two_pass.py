@@ -25,7 +25,7 @@ from ..analysis.ranges import promises, ranges
 from ..analysis.readout import Read
 from ..ir.builder import Builder
 from ..ir.program import Body, Instr, Output, Program, depends_on, live
-from ..ir.types import Axes
+from ..ir.types import Axes, Axis
 from .low_rank import LowRank, dot
 from .reverse import Named, reverse
 
@@ -66,9 +66,10 @@ class TwoPass:
     """All passes. ``infer`` is the program in normal form, ``forward`` the same with ``kept`` among its outputs.
 
     ``finish`` is None where the pass ``again`` does its work. ``flow`` are the axes of the flow, None if no gradient needs
-    it; ``restart`` is its value in terms of states and of cotangents kept at a step.
+    it; ``restart`` is its value in terms of states and of cotangents kept at a step. ``mix`` is the mixed axis.
     """
 
+    mix: Axis
     infer: Program
     forward: Program
     kept: tuple[str, ...]
@@ -623,7 +624,7 @@ def two_pass(program: Program, form: AffineForm, *, apart: bool) -> TwoPass:
     forward = replace(infer, outputs=(*infer.outputs, *kept))
     axes: Axes | None = ((form.mix,) if form.per_channel else ()) if needs_flow else None
     return TwoPass(
-        infer, forward, tuple(o.name for o in kept), back, again, finish if apart else None,
+        form.mix, infer, forward, tuple(o.name for o in kept), back, again, finish if apart else None,
         axes, _restart(form) if needs_flow else None,
     )  # fmt: skip
 

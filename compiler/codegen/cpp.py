@@ -263,6 +263,7 @@ def _grouped(text: str) -> str:
 
 _ORDER = {
     "forward": ("invariant", "initial", "checkpoint", "step", "final"),
+    "reverse": ("invariant", "initial", "step", "checkpoint", "final"),
     "backward": (
         "replay_invariant", "invariant", "initial", "replay_initial", "replay_step", "step", "products", "final",
     ),

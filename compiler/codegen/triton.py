@@ -19,12 +19,12 @@ def blocks(kernel: Kernel) -> dict[str, list[Line]]:
         for section, statements in kernel.sections.items()
     }
     moving = [t for t in kernel.tensors if t.name in kernel.walked]
-    sign = "-" if kernel.template == "adjoint" else ""
+    sign = "-" if kernel.template in ("adjoint", "reverse") else ""
     printed["arguments"] = [Line(text) for text in _arguments(kernel)]
     printed["place"] = [Line(text) for text in _place(kernel)]
     printed["advance"] = [Line(f"p_{t.name} += {sign}{_stride(kernel.layout, t)}") for t in moving]
     written = [t for t in kernel.tensors if t.place == "checkpoint"]
-    moves = [Line(f"p_{t.name} += heads * {_numel(kernel.layout, t)}") for t in written]
+    moves = [Line(f"p_{t.name} += {sign}heads * {_numel(kernel.layout, t)}") for t in written]
     printed["checkpoint"] = printed.get("checkpoint", []) + moves
     for section in ("invariant", "initial", "step", "final"):
         printed.setdefault(section, [])
@@ -110,8 +110,13 @@ _FIRST_STEP = {
     "step": "first",
     "trajectory": "(first + direction * (begin + i_c * {chunk}))",
     "adjoint": "(first + direction * (begin + count - 1))",
+    "reverse": "(first + direction * (count - 1))",
 }
 """Where in memory the first step stands that a program walks."""
+
+
+_FIRST_SLOT = {"forward": "0", "reverse": "chunks - 1"}
+"""The checkpoint that a program touches first; in other kernels that of its chunk."""
 
 
 def _axis_names(kernel: Kernel) -> list[str]:
@@ -151,7 +156,7 @@ def _base(kernel: Kernel, tensor: Tensor) -> str:
         return f"t * {tensor.name}_st + {head}.to(tl.int64) * {tensor.name}_sh"
     if tensor.strided:
         return f"i_b * {tensor.name}_sb + t * {tensor.name}_st + {head}.to(tl.int64) * {tensor.name}_sh"
-    slot = "0" if kernel.template == "forward" else f"begin // {kernel.facts.get('chunk')} + i_c"
+    slot = _FIRST_SLOT.get(kernel.template, f"begin // {kernel.facts.get('chunk')} + i_c")
     index, extent = {
         "step": (f"(i_b * steps + t) * {tensor.heads} + {head}", f"batch * steps * {tensor.heads}"),
         "segment": (f"(i_b * count + {local}) * heads + i_h", "batch * count * heads"),

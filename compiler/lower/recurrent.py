@@ -161,19 +161,19 @@ class Maker:
         sources = self.carried()
         writer = self.writer(program.body, dict(sources))
         writer.lower(live(program.body, program.roots()))
-        step = [*(_store(outputs[o.name], writer.ref(o.value)) for o in program.outputs)]
+        step = [*(store(outputs[o.name], writer.ref(o.value)) for o in program.outputs)]
         step += self.advance(writer, [(self.state[s.name], s.axes, writer.ref(s.next)) for s in program.states])
         states = list(sources.values())
         sections = {
             "invariant": tuple(writer.sections["invariant"]),
-            "initial": tuple(_read(starts[s.name], self.state[s.name], self.full(s.axes)) for s in program.states),
+            "initial": tuple(read(starts[s.name], self.state[s.name], self.full(s.axes)) for s in program.states),
             "step": (*writer.sections["step"], *step),
-            "final": tuple(_store(ends[s.name], r) for s, r in zip(program.states, states, strict=True)),
+            "final": tuple(store(ends[s.name], r) for s, r in zip(program.states, states, strict=True)),
         }
         kept = checkpoints.values() if train else ()
         if train:
             sections["checkpoint"] = tuple(
-                _store(checkpoints[s.name], r) for s, r in zip(program.states, states, strict=True)
+                store(checkpoints[s.name], r) for s, r in zip(program.states, states, strict=True)
             )
         tensors = self.used(writer, starts.values(), outputs.values(), ends.values(), kept)
         walked = tuple(t.name for t in tensors if t.place == "step")
@@ -188,12 +188,12 @@ class Maker:
         writer = self.writer(program.body, dict(sources))
         writer.lower(live(program.body, (*(s.next for s in program.states), *(s.value for s in plan.saved))))
         written = self.trajectories()
-        step = [_store(written[s.name], sources["state", s.name]) for s in program.states if s.name in written]
-        step += [_store(written[s.name], writer.ref(s.value)) for s in plan.saved]
+        step = [store(written[s.name], sources["state", s.name]) for s in program.states if s.name in written]
+        step += [store(written[s.name], writer.ref(s.value)) for s in plan.saved]
         step += self.advance(writer, [(self.state[s.name], s.axes, writer.ref(s.next)) for s in program.states])
         sections = {
             "invariant": tuple(writer.sections["invariant"]),
-            "initial": tuple(_read(checkpoints[s.name], self.state[s.name], self.full(s.axes)) for s in program.states),
+            "initial": tuple(read(checkpoints[s.name], self.state[s.name], self.full(s.axes)) for s in program.states),
             "step": (*writer.sections["step"], *step),
         }
         tensors = self.used(writer, checkpoints.values(), written.values())
@@ -223,12 +223,12 @@ class Maker:
         sections = {
             "invariant": tuple(writer.sections["invariant"]),
             "initial": (
-                *(_read(t, f"d_{s.name}", self.full(s.axes)) for s, t in zip(program.states, starts, strict=True)),
+                *(read(t, f"d_{s.name}", self.full(s.axes)) for s, t in zip(program.states, starts, strict=True)),
                 *(Statement(a.name, "zeros", (), (), a.labels) for a in accumulators),
             ),
             "step": (*writer.sections["step"], *step, *more, *stores, *self.advance(writer, updates)),
             "final": (
-                *(_store(t, ref) for t, ref in zip(ends, carried, strict=True)),
+                *(store(t, ref) for t, ref in zip(ends, carried, strict=True)),
                 *self.reduced(accumulators, partials),
             ),
         }
@@ -260,7 +260,7 @@ class Maker:
             if value is not None:
                 tensor = self.each(f"d_{name}", "step", axes[name], compute=name in self.wide)
                 tensors.append(tensor)
-                stores.append(_store(tensor, writer.ref(value)))
+                stores.append(store(tensor, writer.ref(value)))
         return stores, tensors
 
     def param_gradients(self, writer: TileWriter) -> tuple[list[Statement], list[Ref], list[Tensor]]:
@@ -287,7 +287,7 @@ class Maker:
                 rest = tuple(label for label in ref.labels if label != ROWS)
                 statements.append(Statement(f"total_{ref.name[4:]}", "sum", (ref,), (ROWS,), rest))
                 ref = Ref(statements[-1].target, rest)
-            statements.append(_store(tensor, ref))
+            statements.append(store(tensor, ref))
         return statements
 
     def deferred(self, writer: TileWriter) -> tuple[tuple[DeferredProduct, ...], list[Statement]]:
@@ -300,7 +300,7 @@ class Maker:
                 if value not in tensors:
                     kind = self.each if varies[value] else self.once
                     tensors[value] = kind(f"factor_{len(tensors)}", "segment", body[value].axes)
-                    stores.append(_store(tensors[value], writer.ref(value)))
+                    stores.append(store(tensors[value], writer.ref(value)))
             products.append(
                 DeferredProduct(product.param, tensors[product.left], tensors[product.right], product.labels)
             )
@@ -316,9 +316,11 @@ def coordinates(tensor: Tensor) -> tuple[Coordinate, ...]:
     return tuple(Coordinate(label) for label in labels_of(tensor.axes))
 
 
-def _read(tensor: Tensor, target: str, labels: tuple[Label, ...]) -> Statement:
+def read(tensor: Tensor, target: str, labels: tuple[Label, ...]) -> Statement:
+    """Load a whole tensor into a variable."""
     return Statement(target, "load", (), (tensor, coordinates(tensor)), labels)
 
 
-def _store(tensor: Tensor, ref: Ref) -> Statement:
+def store(tensor: Tensor, ref: Ref) -> Statement:
+    """Write a whole tensor."""
     return Statement("", "store", (ref,), (tensor, coordinates(tensor)))
