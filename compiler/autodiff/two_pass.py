@@ -262,19 +262,23 @@ def _forward(program: Program, form: AffineForm, events: Sequence[_Event]) -> tu
     rows: list[Output] = []
     span = program.states[0].span
     heard: dict[tuple[str, int], int] = {}
+    nexts: dict[int, int] = {}
     for event in events:
         match event:
-            case _Read():
-                for m in writer.members(event):
-                    read = event.out
-                    vector = writer.query(read) if read is not None else writer.key(event, {})
-                    found = states[m].under(vector) if read is None or read.over == "mix" else _whole(states[m], vector)
-                    name = event.name if read is not None else f"{event.name}_{m}"
-                    rows.append(Output(name, builder.axes(found), found, span))
-                    if read is not None:
-                        writer.reads[event.name] = found
-                    else:
-                        heard[event.name, m] = found
+            case _Read(out=None):
+                for m, state in enumerate(states):
+                    heard[event.name, m] = found = state.under(writer.key(event, {}))
+                    rows.append(Output(f"{event.name}_{m}", builder.axes(found), found, span))
+            case _Read(out=Read() as read):
+                (m,) = writer.members(event)
+                state = states[m]
+                if not read.before:  # of the new state, which the same loop writes
+                    nexts[m] = nexts.get(m) or state.whole()
+                    state = LowRank(builder, form.members[m], nexts[m])
+                vector = writer.query(read)
+                found = state.under(vector) if read.over == "mix" else state.along(vector)
+                rows.append(Output(event.name, builder.axes(found), found, span))
+                writer.reads[event.name] = found
             case _Decay():
                 for state in states:
                     state.decay(writer.value(event.decay.value))
@@ -283,26 +287,16 @@ def _forward(program: Program, form: AffineForm, events: Sequence[_Event]) -> tu
                     value = writer.written(event, m, heard.get((event.name, m)))
                     if value is not None:
                         state.write(writer.value(event.pair.key), value)
-    nexts = {m.state: state.whole() for m, state in zip(form.members, states, strict=True)}
+    new = {member.state: nexts.get(m) or states[m].whole() for m, member in enumerate(form.members)}
     values = dict(form.outputs)
     program = replace(
         program,
-        states=tuple(replace(s, start=writer.value(s.start), next=nexts[s.name]) for s in program.states),
+        states=tuple(replace(s, start=writer.value(s.start), next=new[s.name]) for s in program.states),
         outputs=tuple(replace(o, value=writer.value(values[o.name])) for o in program.outputs),
         gates=(),
         body=tuple(builder.body),
     )
     return program, rows
-
-
-def _whole(state: LowRank, value: int) -> int:
-    """``X value``."""
-    builder = state.builder
-    total = state.along(value)
-    total = total if state.scale is None else builder.mul(total, state.scale)
-    for key, other in state.terms:
-        total = builder.add(total, builder.mul(key, dot(builder, other, value)))
-    return total
 
 
 # ---------------------------------------------------------------- backward
