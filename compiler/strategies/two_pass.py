@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..analysis.affine import NotAffine, affine_form
+from ..analysis.independence import independent_axes
 from ..analysis.terms import NotLinear
 from ..autodiff.two_pass import NotTwoPass, TwoPass, two_pass
 from ..ir.program import Program
@@ -38,6 +39,9 @@ def backward(program: Program, sizes: Mapping[str, int], options: KernelOptions,
         passes = two_pass(program, affine_form(program), apart=apart)
     except (NotAffine, NotLinear, NotTwoPass) as error:
         return Backward(None, f"states are rebuilt from checkpoints: {error}")
+    lost = [name for name in independent_axes(program) if name not in independent_axes(passes.infer)]
+    if lost:
+        return Backward(None, f"states are rebuilt from checkpoints: in normal form {' and '.join(lost)} would be mixed")
     rows, states = _rows(passes, sizes), 2 * _numbers((s.axes for s in program.states), sizes)
     if rows >= states:
         return Backward(None, f"states are rebuilt from checkpoints: two passes would move {rows} numbers per step "

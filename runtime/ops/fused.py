@@ -13,6 +13,7 @@ from torch import Tensor
 from ...compiler.ir.program import Program
 from ...compiler.lower import kernel_ir
 from ...compiler.lower.recurrent import Recurrent
+from ...compiler.lower.two_pass import TwoPassKernels
 from .arguments import add, extents, gradient_shapes, gradients, letters, named, over_copies
 from .launch import Extent, Packed, launch, shape
 
@@ -32,7 +33,7 @@ class Fused:
     """
 
     core: Program
-    lowered: Recurrent
+    lowered: Recurrent | TwoPassKernels
     module: Any
     segment: int | None = None
 
@@ -94,6 +95,12 @@ class Fused:
         """Empty tensors like those that ``backward`` returns, for tracing."""
         return gradient_shapes(tensors)
 
+    @property
+    def _rebuilding(self) -> Recurrent:
+        """Kernels whose backward rebuilds the states."""
+        assert isinstance(self.lowered, Recurrent)
+        return self.lowered
+
     def _segment_backward(
         self,
         arguments: Mapping[str, Tensor],
@@ -103,7 +110,7 @@ class Fused:
         last: bool,
     ) -> dict[str, Tensor]:
         """One segment: the cotangents of the states at its end become those at its start."""
-        lowered, states = self.lowered, self.core.states
+        lowered, states = self._rebuilding, self.core.states
         like = arguments[f"{states[0].name}_start"]
         kernels = (lowered.trajectory, lowered.adjoint)
         scratch = [t for kernel in kernels for t in kernel.tensors if t.place == "segment"]
@@ -161,7 +168,7 @@ class Fused:
     def _gradients(self, place: str, ending: str = "") -> list[kernel_ir.Tensor]:
         """Gradients that the adjoint kernel writes (or carries) at a place."""
         outputs = {f"d_{o.name}" for o in self.core.outputs}
-        tensors = [t for t in self.lowered.adjoint.tensors if t.place == place and t.name not in outputs]
+        tensors = [t for t in self._rebuilding.adjoint.tensors if t.place == place and t.name not in outputs]
         return [t for t in tensors if t.name.startswith("d_") and t.name.endswith(ending)]
 
     def _shape(self, tensor: kernel_ir.Tensor, extent: Extent | Packed) -> tuple[int, ...]:
@@ -189,7 +196,7 @@ class Fused:
         if self.segment is not None:
             return self.segment
         step = Extent(1 if isinstance(whole, Packed) else whole.batch, 1, whole.heads, 1, self.lowered.chunk)
-        kernels = (self.lowered.trajectory, self.lowered.adjoint)
+        kernels = (self._rebuilding.trajectory, self._rebuilding.adjoint)
         tensors = {t.name: t for k in kernels for t in k.tensors if t.place == "segment"}
         size = 4 * sum(math.prod(self._shape(t, step)) for t in tensors.values())
         return SEGMENT_BYTES // max(1, size)

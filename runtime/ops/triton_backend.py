@@ -15,12 +15,14 @@ from ...compiler.kernels import compile_kernels
 from ...compiler.lower.recurrent import Recurrent
 from ...compiler.lower.split import split
 from ...compiler.lower.stepwise import Stepwise
+from ...compiler.lower.two_pass import TwoPassKernels
 from ...compiler.options import KernelOptions, Options
 from ..errors import BackendError
 from ..store.cache import Store, fingerprint
 from ..store.loader import load_module
 from . import generated
 from .fused import Fused
+from .fused_two_pass import FusedTwoPass
 from .generated import Build
 from .stepped import Stepped
 
@@ -44,6 +46,8 @@ def build(
     path = Store().get_or_create(entry, lambda: files) / compiled.generated.main
     module = load_module(path, f"recurra_generated_{entry.replace('-', '_')}")
     lowered, core = compiled.lowered, compiled.split.core
+    if isinstance(lowered, TwoPassKernels):
+        return Build(entry, compiled, FusedTwoPass(core, lowered, module, segment), str(path))
     if isinstance(lowered, Recurrent):
         return Build(entry, compiled, Fused(core, lowered, module, segment), str(path))
     assert isinstance(lowered, Stepwise)
