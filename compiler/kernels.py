@@ -95,9 +95,7 @@ def _for_triton(
         return verdicts, lower_stepwise(parts.core, step, cut, options.strided)
     if way.passes is not None:
         layouts = two_pass.for_triton(core, layout)
-        return verdicts, lower_two_pass(
-            way.passes, layouts, precision=options.precision, strided=options.strided
-        )
+        return verdicts, lower_two_pass(way.passes, layouts, precision=options.precision, strided=options.strided)
     chunk = options.chunk or CHUNK
     lowered = lower_recurrent(
         core,

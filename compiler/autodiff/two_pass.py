@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from ...dsl.source import Span
 from ..analysis.affine import AffineForm, Decay, Pair
 from ..analysis.linear import Reason
 from ..analysis.ranges import promises, ranges
@@ -134,15 +135,15 @@ def _events(form: AffineForm) -> tuple[_Event, ...]:
 class _Writer:
     """A body in terms of the normal form: values of the prologue are copied on demand, rows are leaves."""
 
-    def __init__(self, form: AffineForm, events: Sequence[_Event]) -> None:
-        self.form, self.events = form, events
+    def __init__(self, form: AffineForm, events: Sequence[_Event], span: Span | None) -> None:
+        self.form, self.events, self.span = form, events, span
         self.builder = Builder()
         self._known: dict[int, int] = {}
         self.reads: dict[str, int] = {}
 
     def value(self, position: int) -> int:
         """A value of the normal form's body; results of reads are in ``reads``, else rows that were kept."""
-        body = self.form.body
+        body, span = self.form.body, self.builder.span
         for p in sorted(live(body, (position,)) - self._known.keys()):
             instr = body[p]
             self.builder.span = instr.span
@@ -155,8 +156,15 @@ class _Writer:
             )
             if instr.name is not None:
                 self.builder.label(self._known[p], instr.name)
-        self.builder.span = None
+        self.builder.span = span
         return self._known[position]
+
+    def at(self, event: _Event) -> None:
+        """What is computed from now on comes from where an event was written."""
+        self.builder.span = self.span
+        if isinstance(event, _Read) and event.out is not None:
+            leaves = self._leaf(event.out)
+            self.builder.span = self.form.body[leaves[0]].span if leaves else self.span
 
     def row(self, name: str, axes: Axes) -> int:
         return self.builder.leaf("saved", name, axes)
@@ -256,14 +264,15 @@ class _Writer:
 
 def _forward(program: Program, form: AffineForm, events: Sequence[_Event]) -> tuple[Program, list[Output]]:
     """The program in normal form, and all rows that it could keep."""
-    writer = _Writer(form, events)
+    span = _span(program)
+    writer = _Writer(form, events, span)
     builder = writer.builder
     states = [LowRank(builder, m, builder.leaf("state", m.state, m.axes)) for m in form.members]
     rows: list[Output] = []
-    span = program.states[0].span
     heard: dict[tuple[str, int], int] = {}
     nexts: dict[int, int] = {}
     for event in events:
+        writer.at(event)
         match event:
             case _Read(out=None):
                 for m, state in enumerate(states):
@@ -287,6 +296,7 @@ def _forward(program: Program, form: AffineForm, events: Sequence[_Event]) -> tu
                     value = writer.written(event, m, heard.get((event.name, m)))
                     if value is not None:
                         state.write(writer.value(event.pair.key), value)
+    builder.span = span
     new = {member.state: nexts.get(m) or states[m].whole() for m, member in enumerate(form.members)}
     values = dict(form.outputs)
     program = replace(
@@ -302,9 +312,9 @@ def _forward(program: Program, form: AffineForm, events: Sequence[_Event]) -> tu
 # ---------------------------------------------------------------- backward
 
 
-def _reverse(form: AffineForm, events: Sequence[_Event]) -> Sweep:
+def _reverse(form: AffineForm, events: Sequence[_Event], span: Span | None) -> Sweep:
     """The cotangents of states walk to the start; rows are cotangents of what was written, and what finish needs."""
-    writer = _Writer(form, events)
+    writer = _Writer(form, events, span)
     builder = writer.builder
     given = writer.cotangents()
     carried = [LowRank(builder, m, builder.leaf("cotangent", f"{m.state}'", m.axes)) for m in form.members]
@@ -312,6 +322,7 @@ def _reverse(form: AffineForm, events: Sequence[_Event]) -> Sweep:
     back: dict[tuple[str, int], int] = {}
     later: list[tuple[str, dict[int, int]]] = []
     for event in reversed(events):
+        writer.at(event)
         match event:
             case _Read():
                 flowing = writer.flowing(event, given, back)
@@ -337,13 +348,12 @@ def _reverse(form: AffineForm, events: Sequence[_Event]) -> Sweep:
                     read = {m: writer.row(f"{event.name}_{m}", writer.column(m)) for m in values}
                     slope = writer.total(dot(builder, read[m], back[event.name, m]) for m in values)
                     rows += [] if slope is None else [(f"slope_{event.name}", slope)]
+    builder.span = span
     nexts = tuple((m.state, state.whole()) for m, state in zip(form.members, carried, strict=True))
     return Sweep(tuple(builder.body), nexts, tuple(Row(name, v, builder.axes(v)) for name, v in rows))
 
 
-def _along(
-    writer: _Writer, name: str, carried: Sequence[LowRank], values: dict[int, int]
-) -> list[tuple[str, int]]:
+def _along(writer: _Writer, name: str, carried: Sequence[LowRank], values: dict[int, int]) -> list[tuple[str, int]]:
     found = writer.total(carried[m].along(value) for m, value in values.items())
     return [] if found is None else [(name, found)]
 
@@ -358,14 +368,17 @@ def _back(writer: _Writer) -> dict[tuple[str, int], int]:
     return found
 
 
-def _again(form: AffineForm, events: Sequence[_Event]) -> tuple[_Writer, tuple[tuple[str, int], ...], list[Row]]:
+def _again(
+    form: AffineForm, events: Sequence[_Event], span: Span | None
+) -> tuple[_Writer, tuple[tuple[str, int], ...], list[Row]]:
     """States walk from the start again and are read with the cotangents of what was read of them."""
-    writer = _Writer(form, events)
+    writer = _Writer(form, events, span)
     builder = writer.builder
     given, back = writer.cotangents(), _back(writer)
     states = [LowRank(builder, m, builder.leaf("state", m.state, m.axes)) for m in form.members]
     rows: list[tuple[str, int]] = []
     for event in events:
+        writer.at(event)
         match event:
             case _Read():
                 flowing = writer.flowing(event, given, back)
@@ -381,6 +394,7 @@ def _again(form: AffineForm, events: Sequence[_Event]) -> tuple[_Writer, tuple[t
             case _Write():
                 for m, value in writer.values(event).items():
                     states[m].write(writer.value(event.pair.key), value)
+    builder.span = span
     nexts = tuple((m.state, state.whole()) for m, state in zip(form.members, states, strict=True))
     return writer, nexts, [Row(name, v, builder.axes(v)) for name, v in rows]
 
@@ -593,11 +607,12 @@ def two_pass(program: Program, form: AffineForm, *, apart: bool) -> TwoPass:
     form = absorbed(form)
     events = _events(form)
     infer, outputs = _forward(program, form, events)
-    back = _reverse(form, events)
-    writer, nexts, seen = _again(form, events)
+    span = _span(program)
+    back = _reverse(form, events, span)
+    writer, nexts, seen = _again(form, events, span)
     rows = [*back.rows, *seen]
     if apart:
-        finish = _Finish(program, _Writer(form, events), rows, here=False).sweep()
+        finish = _Finish(program, _Writer(form, events, span), rows, here=False).sweep()
         again = Sweep(tuple(writer.builder.body), nexts, tuple(seen))
     else:
         known = {row.name: row.value for row in seen}
@@ -621,6 +636,11 @@ def two_pass(program: Program, form: AffineForm, *, apart: bool) -> TwoPass:
         form.mix, infer, forward, tuple(o.name for o in kept), back, again, finish if apart else None,
         axes, _restart(form) if needs_flow else None,
     )  # fmt: skip
+
+
+def _span(program: Program) -> Span:
+    """Where the transition was written."""
+    return program.body[program.states[0].next].span or program.states[0].span
 
 
 def _saved(sweep: Sweep) -> set[str]:

@@ -7,7 +7,9 @@ import re
 
 from .kernel_ir import INTEGERS, PACKED_INTEGERS
 
-_PYTHON = "tl triton pid i i_b i_h i_r i_c o_rows m_rows chunk range float cu_seqlens length last size row slot here left"
+_PYTHON = (
+    "tl triton pid i i_b i_h i_r i_c o_rows m_rows chunk range float cu_seqlens length last size row slot here left"
+)
 _CPP = """
 simd real user vec room rest program programs threads tensors numbers share groups group head sequence rows step end
 sequences entry walked number origin slot length most kept past whole_sum vectors turns iv nv ir nr ic nc INLINE UNROLL alignas alignof asm auto bool case catch char

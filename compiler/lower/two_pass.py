@@ -228,7 +228,9 @@ class _Maker(Maker):
         if sweep.flow is not None and passes.flow is not None:
             updates.append((self.flow, passes.flow, writer.ref(sweep.flow)))
         starts = [Tensor(f"{s.name}_start", "sequence", s.axes) for s in self.program.states]
-        begin = [read(t, self.state[s.name], self.full(s.axes)) for t, s in zip(starts, self.program.states, strict=True)]
+        begin = [
+            read(t, self.state[s.name], self.full(s.axes)) for t, s in zip(starts, self.program.states, strict=True)
+        ]
         step = (*writer.sections["step"], *statements, *(s for *_, s in sums), *self.advance(writer, updates))
         taken = {s.target for part in writer.sections.values() for s in part} | {s.target for s in step}
         restart, more = self.restart(taken)

@@ -41,7 +41,9 @@ def backward(program: Program, sizes: Mapping[str, int], options: KernelOptions,
         return Backward(None, f"states are rebuilt from checkpoints: {error}")
     lost = [name for name in independent_axes(program) if name not in independent_axes(passes.infer)]
     if lost:
-        return Backward(None, f"states are rebuilt from checkpoints: in normal form {' and '.join(lost)} would be mixed")
+        return Backward(
+            None, f"states are rebuilt from checkpoints: in normal form {' and '.join(lost)} would be mixed"
+        )
     rows, states = _rows(passes, sizes), 2 * _numbers((s.axes for s in program.states), sizes)
     if rows >= states:
         return Backward(None, f"states are rebuilt from checkpoints: two passes would move {rows} numbers per step "

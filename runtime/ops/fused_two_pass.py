@@ -59,9 +59,7 @@ class FusedTwoPass(Fused):
         sums = {p.name: {"checkpoint": (0, 1), "partial": (0,)}[places[p.name]] for p in core.params if p.name in found}
         return gradients(core, tensors, found | {name: found[name].sum(over) for name, over in sums.items()})
 
-    def _pass(
-        self, kernel: Kernel, arguments: Mapping[str, Tensor], extent: Extent | Packed
-    ) -> dict[str, Tensor]:
+    def _pass(self, kernel: Kernel, arguments: Mapping[str, Tensor], extent: Extent | Packed) -> dict[str, Tensor]:
         """What a kernel writes, parts of tiles summed."""
         new = [t for t in kernel.tensors if t.name not in arguments]
         room = {t.name: self._space(t, kernel, arguments, extent) for t in new}
