@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from recurra.compiler.autodiff.two_pass import FLOW, Sweep, TwoPass
+from recurra.compiler.autodiff.sweep import FLOW, Sweep
+from recurra.compiler.autodiff.two_pass import TwoPass
 from recurra.compiler.ir.program import Program
 from recurra.runtime import reference
 
@@ -15,7 +16,7 @@ Leaves = dict[tuple[str, str], Tensor]
 
 
 class Walk:
-    """Gradients of all inputs [B, T, H, ...], params [H, ...] and start states from the cotangents of what comes out."""
+    """Gradients of inputs [B, T, H, ...], params [H, ...] and start states from the cotangents of what comes out."""
 
     def __init__(self, passes: TwoPass, sizes: Mapping[str, int], leaves: Leaves, steps: int) -> None:
         self.passes, self.sizes, self.leaves, self.steps = passes, sizes, leaves, steps

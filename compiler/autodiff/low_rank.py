@@ -1,7 +1,7 @@
 """A carried matrix within one step: what it was at the start, scaled, plus the outer products written since.
 
-Kept apart until the step is over, so that everything that a step reads are products with the one matrix that is carried,
-and the step changes it once. What outer products are read with are scalar products of vectors.
+Kept apart until the step is over, so that all that a step reads are products with the one matrix that is carried, and
+the step changes it once. What outer products are read with are scalar products of vectors.
 """
 
 from __future__ import annotations

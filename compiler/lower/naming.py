@@ -7,12 +7,13 @@ import re
 
 from .kernel_ir import INTEGERS, PACKED_INTEGERS
 
-_PYTHON = (
-    "tl triton pid i i_b i_h i_r i_c o_rows m_rows chunk range float cu_seqlens length last size row slot here left"
-)
+_PYTHON = """
+tl triton pid i i_b i_h i_r i_c o_rows m_rows chunk range float cu_seqlens length last size row slot here left
+"""
 _CPP = """
 simd real user vec room rest program programs threads tensors numbers share groups group head sequence rows step end
-sequences entry walked number origin slot length most kept past whole_sum vectors turns iv nv ir nr ic nc INLINE UNROLL alignas alignof asm auto bool case catch char
+sequences entry walked number origin slot length most
+kept past whole_sum vectors turns iv nv ir nr ic nc INLINE UNROLL alignas alignof asm auto bool case catch char
 char8_t char16_t char32_t concept const consteval constexpr constinit const_cast co_await co_return co_yield decltype
 default delete do double dynamic_cast enum explicit export extern false friend goto inline int long mutable namespace
 new noexcept nullptr operator private protected public register reinterpret_cast requires short signed sizeof static
@@ -31,7 +32,8 @@ _VARIABLE = re.compile(
 _PREFIX = re.compile(r"_*(d|heads)_")
 _SUFFIX = re.compile(
     r".*_(start|end|before|after|checkpoint|ptr|s[bth]|s\d+)_*"
-    r"|row_.*|(factor|product|adjoint_product|tap|before|operand|forward_operand|adjoint_operand|read)_\d+_*|between_\d+_\d+_*"
+    r"|(factor|product|adjoint_product|tap|before|operand|forward_operand|adjoint_operand|read)_\d+_*"
+    r"|between_\d+_\d+_*|row_.*"
 )
 
 

@@ -1,8 +1,9 @@
 """The kernels of the recurrent strategy with a backward in two passes (``autodiff/two_pass.py``).
 
-``forward`` walks the steps and writes what erasing reads have read. ``reverse`` carries the states' cotangents from the
-last step to the first, ``again`` the states from the first to the last; what one tile of them contributes to a vector is
-summed over tiles in between. Where ``again`` is cut into tiles, ``finish`` goes through the prologue, all chunks at once.
+``forward`` walks the steps and writes what erasing reads have read. ``reverse`` carries the states' cotangents from
+the last step to the first, ``again`` the states from the first to the last; what one tile of them contributes to a
+vector is summed over tiles in between. Where ``again`` is cut into tiles, ``finish`` goes through the prologue, all
+chunks at once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..autodiff.plan import Plan
-from ..autodiff.two_pass import FLOW, Sweep, TwoPass
+from ..autodiff.sweep import FLOW, Sweep
+from ..autodiff.two_pass import TwoPass
 from ..ir.program import Program, live
 from ..ir.types import Axes
 from .factor import factor_program, rewrite

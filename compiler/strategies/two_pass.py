@@ -1,4 +1,4 @@
-"""How the `recurrent` strategy goes backward: in two passes that keep no states, or by rebuilding them from checkpoints.
+"""How the `recurrent` strategy goes backward: in two passes that keep no states, or by rebuilding states.
 
 Two passes need an affine normal form. They move vectors where rebuilding writes and reads every state, so that they are
 taken where the vectors are fewer numbers than the states.
