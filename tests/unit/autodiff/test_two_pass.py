@@ -6,14 +6,21 @@ from functools import cache
 
 import pytest
 import torch
+from affine_specs import AffineSpec, specs
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
 from two_pass_specs import SPECS, ZOO_NAMES, program_of
 from two_pass_walk import Walk
 
-from recurra.compiler.analysis.affine import affine_form
+from recurra.compiler.analysis.affine import NotAffine, affine_form
 from recurra.compiler.autodiff.two_pass import NotTwoPass, TwoPass, two_pass
+from recurra.compiler.frontend import elaborate
+from recurra.compiler.ir.program import Program
+from recurra.dsl import Source, parse
 from recurra.runtime import reference
 from recurra.runtime.verify.data import draw, fitting_sizes
 from recurra.runtime.verify.measure import draw_weights, quantities
+from recurra.runtime.verify.metric import distance
 
 
 @cache
@@ -25,25 +32,40 @@ def passes_of(name: str, apart: bool) -> TwoPass:
 @pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
 @pytest.mark.parametrize("name", [*SPECS, *ZOO_NAMES])
 def test_gradients_are_those_of_the_reference(name: str, apart: bool) -> None:
-    program, passes, steps = program_of(name), passes_of(name, apart), 7
+    compare(program_of(name), passes_of(name, apart), 7)
+
+
+def compare(program: Program, passes: TwoPass, steps: int) -> None:
+    """AssertionError unless walking the passes gives the reference's gradients, in float64."""
     sizes = fitting_sizes(program, (3, 5))
     frozen = [p.name for p in program.params if p.frozen]
-    given = draw(program, sizes, torch.Generator().manual_seed(0), batch=2, steps=steps, heads=2, start=True)
-    given = given.to(torch.float64, frozen)
+    drawn = draw(program, sizes, torch.Generator().manual_seed(0), batch=2, steps=steps, heads=2, start=True)
+    arguments = drawn.to(torch.float64, frozen)
     weights = draw_weights(program, sizes, torch.Generator().manual_seed(1), (2, steps, 2))
-    expected = quantities(program, sizes, given, weights, reference.run)
-    leaves = {("input", n): x.detach() for n, x in given.inputs.items()}
-    leaves |= {("param", n): x.detach()[None] for n, x in given.params.items()}
+    expected = quantities(program, sizes, arguments, weights, reference.run)
+    leaves = {("input", n): x.detach() for n, x in arguments.inputs.items()}
+    leaves |= {("param", n): x.detach()[None] for n, x in arguments.params.items()}
     cotangents = {o.name: weights[o.name].double() for o in program.outputs}
     cotangents |= {s.name: weights[f"final {s.name}"].double() for s in program.states}
-    starts = {n: x.detach() for n, x in given.initial.items()}
+    starts = {n: x.detach() for n, x in arguments.initial.items()}
     for restart in (3, 100):
         found = Walk(passes, sizes, leaves, steps).gradients(starts, cotangents, restart)
         for (kind, leaf), value in found.items():
             true = expected[f"d {leaf}"].value
-            assert torch.allclose(value, true, rtol=1e-9, atol=1e-9), (kind, leaf)
+            assert distance(value, true, 1) <= 1e-9, (kind, leaf)
         missing = {leaf for _, leaf in leaves} - {leaf for _, leaf in found} - set(frozen)
         assert all(not expected[f"d {leaf}"].value.any() for leaf in missing), missing
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(specs(most_steps=2), st.booleans())
+def test_drawn_recurrences(drawn: AffineSpec, apart: bool) -> None:
+    program = elaborate(parse(Source("drawn.rec", drawn.text())))
+    try:
+        passes = two_pass(program, affine_form(program), apart=apart)
+    except (NotAffine, NotTwoPass):
+        reject()
+    compare(program, passes, 4)
 
 
 def test_a_decay_that_comes_as_such_is_not_divided_by() -> None:
