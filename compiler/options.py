@@ -50,6 +50,11 @@ class KernelOptions:
     tiles: tuple[tuple[str, int], ...] = ()
     dtype: str = "float32"
 
+    def plain(self) -> tuple[object, ...]:
+        """The arguments that make the same options: constants to ``torch.compile``, which sees the fields' defaults
+        in an object of this class that was made while it traces."""
+        return self.precision, self.chunk, self.strided, self.packed, self.tiles, self.dtype
+
     @staticmethod
     def of(options: Options, *, half: bool = False, strided: bool = False) -> KernelOptions:
         """What a user's options come to: exact products for float32 inputs, tensor-core ones for 16-bit inputs."""

@@ -23,15 +23,13 @@ _HAS_TRITON = find_spec("triton") is not None  # not imported: whether it interp
 
 @dataclass(frozen=True)
 class Task:
-    """What a backend may look at before it accepts: the spec at bound sizes, dtype and device, and whether
-    sequences of different lengths are packed."""
+    """What a backend may look at before it accepts: the spec at bound sizes, dtype and device."""
 
     program: Program
     sizes: Mapping[str, int]
     dtype: torch.dtype
     device: torch.device
     strategy: str = "auto"
-    packed: bool = False
 
 
 @dataclass(frozen=True)

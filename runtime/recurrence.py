@@ -392,8 +392,7 @@ class Recurrence:
     def _choose(self, bound: validate.Bound, backend: str, strategy: str) -> Choice:
         if strategy not in STRATEGIES:
             raise ValueError(f"no strategy {strategy!r}; there are {', '.join(STRATEGIES)}")
-        packed = bound.cu_seqlens is not None
-        return choose(backend, Task(self._program, bound.sizes, bound.dtype, bound.device, strategy, packed))
+        return choose(backend, Task(self._program, bound.sizes, bound.dtype, bound.device, strategy))
 
     @cached_property
     def _takes_parts(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,9 +48,9 @@ _LOCK = threading.RLock()
 
 @torch.compiler.assume_constant_result
 def compile_once(
-    build: Builder, program: Program, sizes: Sizes, options: KernelOptions, strategy: str, segment: int | None
+    build: Builder, program: Program, sizes: Sizes, options: tuple[Any, ...], strategy: str, segment: int | None
 ) -> str:
-    """The name of the kernels of a recurrence at bound sizes, compiled at the first call.
+    """The name of the kernels of a recurrence at bound sizes and plain options, compiled at the first call.
 
     A name, because that is a constant to ``torch.compile``, which runs this while it traces.
     """
@@ -57,7 +58,7 @@ def compile_once(
     if key not in _NAMES:
         with _LOCK:
             if key not in _NAMES:
-                made = build(program, dict(sizes), options, strategy, segment)
+                made = build(program, dict(sizes), KernelOptions(*options), strategy, segment)
                 name = f"{made.entry.replace('-', '_')}_{len(_KERNELS)}"
                 register(name, made.executor)
                 _PROGRAMS[id(program)] = program
@@ -76,7 +77,7 @@ def kernels_for(
 ) -> Kernels:
     """The kernels of a recurrence at bound sizes; ``torch.compile`` specialises on the sizes here."""
     bound = tuple((name, len(range(size))) for name, size in sizes.items())
-    return _KERNELS[compile_once(build, program, bound, options, strategy, segment)]
+    return _KERNELS[compile_once(build, program, bound, options.plain(), strategy, segment)]
 
 
 def run(

@@ -196,7 +196,7 @@ def _owners(cu_seqlens: Tensor | None, steps: int) -> Sequence[Tensor] | None:
     """The number [1] of the sequence that each step belongs to; within bounds whatever ``cu_seqlens`` holds."""
     if cu_seqlens is None:
         return None
-    ends = cu_seqlens[1:].to(torch.int64)
+    ends = cu_seqlens[1:].to(torch.int64).contiguous()
     places = torch.arange(steps, device=ends.device)
     return torch.searchsorted(ends, places, right=True).clamp(max=ends.shape[0] - 1).split(1) if steps else ()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Generator, Tensor
@@ -19,12 +20,13 @@ GRAIN = 1024
 
 @dataclass(frozen=True)
 class Arguments:
-    """The tensors of one run, as :func:`recurra.runtime.reference.run` takes them."""
+    """The tensors of one run, as :func:`recurra.runtime.reference.run` takes them (``cu_seqlens`` if packed)."""
 
     inputs: Mapping[str, Tensor]
     params: Mapping[str, Tensor]
     initial: Mapping[str, Tensor]
     steps: int
+    cu_seqlens: Tensor | None = None
 
     def to(self, dtype: torch.dtype, frozen: Iterable[str]) -> Arguments:
         """Fresh leaves: inputs in ``dtype``, the rest in it or in float32, all but frozen params asking
@@ -35,7 +37,8 @@ class Arguments:
         def leaves(group: Mapping[str, Tensor], to: torch.dtype) -> dict[str, Tensor]:
             return {name: x.detach().to(to).clone().requires_grad_(name not in kept) for name, x in group.items()}
 
-        return Arguments(leaves(self.inputs, dtype), leaves(self.params, wide), leaves(self.initial, wide), self.steps)
+        groups = (leaves(self.inputs, dtype), leaves(self.params, wide), leaves(self.initial, wide))
+        return Arguments(*groups, self.steps, self.cu_seqlens)
 
     def on(self, device: torch.device) -> Arguments:
         """Fresh leaves on another device (sharing memory if they are there)."""
@@ -43,7 +46,8 @@ class Arguments:
         def moved(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: x.detach().to(device).requires_grad_(x.requires_grad) for name, x in group.items()}
 
-        return Arguments(moved(self.inputs), moved(self.params), moved(self.initial), self.steps)
+        cu_seqlens = None if self.cu_seqlens is None else self.cu_seqlens.to(device)
+        return Arguments(moved(self.inputs), moved(self.params), moved(self.initial), self.steps, cu_seqlens)
 
 
 def fitting_sizes(program: Program, preferred: Iterable[int], given: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -93,18 +97,19 @@ def draw(
     heads: int,
     start: bool,
     grouped: bool = False,
+    lengths: Sequence[int] | None = None,
 ) -> Arguments:
     """Arguments in float64, whose leading dimensions are as the reference's.
 
     Inputs lie in their promised ranges or are standard normal; params are initialised and disturbed a
     little, so that zeros do not hide what they are multiplied with. With ``start`` all states are
     given; those that a denominator or a root reads are positive. With ``grouped`` the first input has
-    one head for all.
+    one head for all. Of packed sequences there are ``batch``, with these ``lengths``, which sum to ``steps``.
     """
     inputs = {}
     for i, item in enumerate(program.inputs):
         groups = 1 if grouped and i == 0 else heads
-        inputs[item.name] = _input(item, (batch, steps, groups), sizes, generator)
+        inputs[item.name] = _input(item, (batch if lengths is None else 1, steps, groups), sizes, generator)
     started = initialise(program, heads, sizes, generator=generator, dtype=torch.float64)
     params = {name: _grained(value + 0.1 * _normal(value.shape, generator)) for name, value in started.items()}
     initial = {}
@@ -113,7 +118,8 @@ def draw(
         shape = (batch, heads, *(axis.size.bind(sizes) for axis in state.axes))
         value = _grained(0.5 * _normal(shape, generator))
         initial[state.name] = value.abs() + 0.25 if state.name in positive else value
-    return Arguments(inputs, params, initial, steps)
+    cu_seqlens = None if lengths is None else torch.tensor([0, *accumulate(lengths)])
+    return Arguments(inputs, params, initial, steps, cu_seqlens)
 
 
 def _input(item: Input, lead: tuple[int, int, int], sizes: Mapping[str, int], generator: Generator) -> Tensor:

@@ -23,16 +23,18 @@ SMALL = (3, 5, 4, 6)
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of call: sequences, steps, whether start states are given and heads are shared, direction."""
+    """One kind of call: sequences, steps, whether start states are given and heads are shared, direction; ``lengths``
+    of the sequences if they are packed."""
 
     batch: int
     steps: int
     start: bool
     grouped: bool
     reverse: bool
+    lengths: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
-        words = [f"B={self.batch} T={self.steps}"]
+        words = [f"B={self.batch} T={self.steps}" if self.lengths is None else f"lengths {list(self.lengths)}"]
         words += [word for word in ("start", "grouped", "reverse") if getattr(self, word)]
         return " ".join(words)
 
@@ -42,6 +44,7 @@ CASES = (
     Case(batch=2, steps=7, start=True, grouped=False, reverse=False),
     Case(batch=1, steps=1, start=True, grouped=True, reverse=False),
     Case(batch=1, steps=7, start=False, grouped=True, reverse=True),
+    Case(batch=3, steps=5, start=True, grouped=True, reverse=False, lengths=(3, 0, 2)),
 )
 
 
@@ -60,9 +63,9 @@ def verify(
 
     First the exact SymPy trajectory with the float64 reference, at sizes of 2 or the least that the
     spec allows; then the reference with each of ``backends`` (default: all that accept the spec) at
-    ``sizes`` (default: small, different, no powers of two), for each of ``dtypes`` (default: float32,
-    bfloat16, and float64 on a CPU). Kernels are never compared with kernels. ``device`` is where the backends
-    run: a GPU if there is one. Takes seconds.
+    ``sizes`` (default: small, different, no powers of two), for a batch and for packed sequences, for each of
+    ``dtypes`` (default: float32, bfloat16, and float64 on a CPU). Kernels are never compared with kernels.
+    ``device`` is where the backends run: a GPU if there is one. Takes seconds.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtypes is None:
@@ -85,6 +88,8 @@ def verify(
             runners, variants, refused = _accepting(Task(program, bound, dtype, place))
             notes += refused
         for case in cases if runners else ():
+            if case.lengths is not None and not program.inputs:
+                continue  # without a time axis there is nothing to pack
             rows += _compare(program, bound, runners, case, dtype, place, seed)
         for way, varied in variants.items():
             rows += _compare(program, bound, varied, cases[0], dtype, place, seed, way)
@@ -126,9 +131,10 @@ def _compare(
     generator = torch.Generator().manual_seed(seed)
     lead = (case.batch if program.inputs or case.start else 1, case.steps, HEADS)
     drawn = draw(
-        program, sizes, generator, batch=lead[0], steps=case.steps, heads=HEADS, start=case.start, grouped=case.grouped
-    )
-    weights = draw_weights(program, sizes, generator, lead)
+        program, sizes, generator, batch=lead[0], steps=case.steps, heads=HEADS,
+        start=case.start, grouped=case.grouped, lengths=case.lengths,
+    )  # fmt: skip
+    weights = draw_weights(program, sizes, generator, lead, case.lengths is not None)
     frozen = [p.name for p in program.params if p.frozen]
     rounded = drawn.to(dtype, frozen)
 
@@ -147,7 +153,8 @@ def _compare(
             tolerance = TOLERANCES[dtype][value.kind]
             error = value.distance(true[quantity])
             allowed = max(tolerance, 2 * own[quantity].distance(true[quantity]))
-            check, kind = f"reference = {name}", str(dtype).removeprefix("torch.")
+            check = f"reference = {name}" + (", packed" if case.lengths is not None else "")
+            kind = str(dtype).removeprefix("torch.")
             shown = f"{case} {way}".strip()
             rows.append(Row(program.name, check, kind, quantity, shown, error, tolerance, error / allowed))
     return rows

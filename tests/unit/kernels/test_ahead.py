@@ -8,7 +8,7 @@ import pytest
 
 import recurra
 from recurra.compiler.targets import TARGETS
-from recurra.runtime.ops.ahead import measure
+from recurra.runtime.ops.ahead import Resources, measure
 
 ZOO = Path(__file__).parents[3] / "examples" / "zoo"
 LIMIT = {target.name: target.shared for target in TARGETS}
@@ -26,7 +26,19 @@ LIMIT = {target.name: target.shared for target in TARGETS}
     ],
 )
 def test_no_kernel_spills(name: str, sizes: dict[str, int], contracts: bool) -> None:
-    rows = measure(recurra.load(ZOO / f"{name}.rec").program, sizes)
+    look(measure(recurra.load(ZOO / f"{name}.rec").program, sizes), contracts)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "contracts"),
+    [("gated_delta_net", {"K": 64, "V": 64}, False), ("gru", {"D": 64}, True)],
+)
+def test_no_kernel_of_packed_sequences_spills(name: str, sizes: dict[str, int], contracts: bool) -> None:
+    look(measure(recurra.load(ZOO / f"{name}.rec").program, sizes, packed=True), contracts)
+
+
+def look(rows: list[Resources], contracts: bool) -> None:
+    """AssertionError for a kernel that spills, takes too much shared memory or none of the matrix unit."""
     assert {row.target for row in rows} == set(LIMIT)
     assert len({row.kernel for row in rows}) == 4
     for row in rows:

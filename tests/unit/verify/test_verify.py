@@ -77,6 +77,8 @@ def test_the_reference_agrees_with_itself() -> None:
         ("sympy = reference", "float64"): quantities,
         ("reference = same", "float32"): quantities,
         ("reference = same", "bfloat16"): quantities,
+        ("reference = same, packed", "float32"): quantities,
+        ("reference = same, packed", "bfloat16"): quantities,
     }
     tolerances = {row.quantity: row.tolerance for row in report.rows if row.dtype == "bfloat16"}
     assert (tolerances["o"], tolerances["d v"], tolerances["d a"]) == (5e-3, 8e-3, 2e-2)
@@ -116,12 +118,23 @@ def test_a_wrong_backend_is_found(change: Callable[..., Result], wrong: set[str]
 
 
 def test_a_backend_that_forgets_the_direction_is_found() -> None:
-    def run(*args: Any, steps: int, reverse: bool) -> Result:
-        return reference.run(*args, steps=steps)
+    def run(*args: Any, steps: int, reverse: bool, cu_seqlens: Tensor | None) -> Result:
+        return reference.run(*args, steps=steps, cu_seqlens=cu_seqlens)
 
     report = verify(memory(), backends={"forward": run}, exact=False)
     assert "o" in failing(report, "reference = forward")
     assert {row.case for row in report.rows if not row.ok} == {"B=1 T=7 grouped reverse"}
+
+
+def test_a_backend_that_joins_packed_sequences_is_found() -> None:
+    def run(*args: Any, steps: int, reverse: bool, cu_seqlens: Tensor | None) -> Result:
+        if cu_seqlens is not None:
+            cu_seqlens = torch.where(cu_seqlens == 3, 2, cu_seqlens)
+        return reference.run(*args, steps=steps, reverse=reverse, cu_seqlens=cu_seqlens)
+
+    report = verify(memory(), backends={"joined": run}, exact=False, dtypes=[torch.float32])
+    assert {"o", "final S"} <= failing(report, "reference = joined, packed")
+    assert not failing(report, "reference = joined")
 
 
 def test_a_wrong_reference_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
