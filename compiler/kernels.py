@@ -95,7 +95,10 @@ def _for_triton(
         return verdicts, lower_stepwise(parts.core, step, cut, options.strided)
     if way.passes is not None:
         layouts = two_pass.for_triton(core, layout)
-        return verdicts, lower_two_pass(way.passes, layouts, precision=options.precision, strided=options.strided)
+        lowered_passes = lower_two_pass(
+            way.passes, layouts, precision=options.precision, strided=options.strided, packed=options.packed
+        )
+        return verdicts, lowered_passes
     chunk = options.chunk or CHUNK
     lowered = lower_recurrent(
         core,
@@ -125,7 +128,7 @@ def _for_cpu(
     wide = {name for name, _ in (*parts.before, *parts.taps)}  # computed beside the kernels: not to be rounded
     if passes is not None:
         layouts = two_pass.for_cpu(passes, layout)
-        return verdicts, lower_two_pass(passes, layouts, precision=None, strided=True, wide=wide)
+        return verdicts, lower_two_pass(passes, layouts, precision=None, strided=True, wide=wide, packed=options.packed)
     chunk = options.chunk or recurrent_cpu.chunk(core, layout)
     adjoint = plan(factor_adjoint(step, sizes), keep_dear=True)
     return verdicts, lower_native(core, adjoint, layout, chunk, wide, options.packed)

@@ -47,6 +47,11 @@ def _whole(chunk: int | None) -> Iterator[str]:
     yield "t = tl.where(direction > 0, begin, end - 1)"
 
 
+def _whole_from_the_end(chunk: int | None) -> Iterator[str]:
+    yield "length = (end - begin).to(tl.int32)"
+    yield "t = tl.where(direction > 0, end - 1, begin)"
+
+
 def _part(chunk: int | None) -> Iterator[str]:
     """From the last step of a part to its first."""
     yield f"size = tl.cdiv(tl.cdiv(end - begin, {chunk}), parts) * {chunk}"
@@ -68,13 +73,15 @@ def _chunk(chunk: int | None) -> Iterator[str]:
     yield f"t = tl.where(direction > 0, begin + i_c * {chunk}, end - 1 - i_c * {chunk})"
 
 
-_PARTS = {"forward": _whole, "adjoint": _part, "trajectory": _chunk}
+_PARTS = {"forward": _whole, "reverse": _whole_from_the_end, "adjoint": _part, "trajectory": _chunk}
 
 
 def index(kernel: Kernel, tensor: Tensor) -> tuple[str, str]:
     """The index of a program's first element before a tensor's own axes, and how many there are."""
     chunk = kernel.facts.get("chunk")
     slot = "slot" if kernel.template == "trajectory" else f"(begin // {chunk} + i_b)"
+    if kernel.template == "reverse":
+        slot = f"(begin // {chunk} + i_b + tl.cdiv(length, {chunk}) - 1)"
     row = "(row + length - 1)" if kernel.template == "adjoint" else "row"
     return {
         "step": (f"t * {tensor.heads}", f"steps * {tensor.heads}"),

@@ -57,7 +57,13 @@ class TwoPassKernels:
 
 
 def lower_two_pass(
-    passes: TwoPass, layouts: Layouts, *, precision: str | None, strided: bool, wide: Container[str] = ()
+    passes: TwoPass,
+    layouts: Layouts,
+    *,
+    precision: str | None,
+    strided: bool,
+    wide: Container[str] = (),
+    packed: bool = False,
 ) -> TwoPassKernels:
     """The kernels of a recurrence; ``wide`` are inputs and outputs of the compute type."""
     kept = tuple(row(name) for name in passes.kept)
@@ -68,11 +74,11 @@ def lower_two_pass(
     full = {o.name for o in outputs if o.name in wide} | {i.name for i in passes.infer.inputs if i.name in wide}
 
     def maker(program: Program, layout: Layout) -> _Maker:
-        return _Maker(program, passes, layout, precision, strided, full | set(kept))
+        return _Maker(program, passes, layout, precision, strided, full | set(kept), packed)
 
     forward = maker(replace(passes.forward, outputs=outputs), layouts.forward).forward(train=False)
     single = None
-    if layouts.forward.lanes:
+    if layouts.forward.lanes and not packed:
         step = maker(passes.infer, replace(layouts.forward, in_place=True)).forward(train=False)
         single = replace(step, name=f"{passes.infer.name}_step")
     finish = None if layouts.finish is None else maker(passes.infer, layouts.finish).finish()
@@ -133,8 +139,9 @@ class _Maker(Maker):
         precision: str | None,
         strided: bool,
         wide: Container[str],
+        packed: bool,
     ) -> None:
-        super().__init__(program, Plan((), (), (), (), (), ()), layout, precision, FLOW_CHUNK, strided, wide)
+        super().__init__(program, Plan((), (), (), (), (), ()), layout, precision, FLOW_CHUNK, strided, wide, packed)
         self.passes = passes
         self.flow = self.variable(FLOW)
         self.reserved.add(self.flow)
@@ -304,4 +311,5 @@ class _Maker(Maker):
         chunk: int | None,
     ) -> Kernel:
         walked = tuple(t.name for t in tensors if t.place == "step")
-        return Kernel(f"{self.program.name}_{name}", template, self.layout, tensors, sections, walked, {"chunk": chunk})
+        full, facts = f"{self.program.name}_{name}", {"chunk": chunk}
+        return Kernel(full, template, self.layout, tensors, sections, walked, facts, self.packed)

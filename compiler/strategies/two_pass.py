@@ -32,9 +32,8 @@ class Backward:
 
 def backward(program: Program, sizes: Mapping[str, int], options: KernelOptions, *, apart: bool) -> Backward:
     """How a recurrence goes backward; ``apart``: finishing is a pass of its own."""
-    refused = _asked_for(options)
-    if refused:
-        return Backward(None, refused)
+    if options.chunk is not None:
+        return Backward(None, f"states are rebuilt from checkpoints every {options.chunk} steps, as was asked for")
     try:
         passes = two_pass(program, affine_form(program), apart=apart)
     except (NotAffine, NotLinear, NotTwoPass) as error:
@@ -51,14 +50,6 @@ def backward(program: Program, sizes: Mapping[str, int], options: KernelOptions,
     kept = _numbers((o.axes for o in passes.forward.outputs if o.name in passes.kept), sizes)
     return Backward(passes, f"backward in two passes: {kept} numbers are kept per step, {rows} are moved "
                             f"instead of the {states} of the states")  # fmt: skip
-
-
-def _asked_for(options: KernelOptions) -> str | None:
-    if options.chunk is not None:
-        return f"states are rebuilt from checkpoints every {options.chunk} steps, as was asked for"
-    if options.packed:
-        return "states are rebuilt from checkpoints: sequences are packed"
-    return None
 
 
 def _rows(passes: TwoPass, sizes: Mapping[str, int]) -> int:

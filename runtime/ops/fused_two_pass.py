@@ -72,6 +72,9 @@ class FusedTwoPass(Fused):
         """Room for what a kernel writes: in float32 but for gradients that are whole."""
         size = shape(tensor, kernel.layout, extent)
         like = arguments.get(tensor.name[2:])
+        summed = {f"d_{param.name}" for param in self.core.params}
+        if tensor.name in summed and isinstance(extent, Packed):  # there are slots that no chunk has
+            return arguments[f"{self.core.states[0].name}_start"].new_zeros(size, dtype=torch.float32)
         if tensor.compute or like is None or like.shape[2] != extent.heads:
             return arguments[f"{self.core.states[0].name}_start"].new_empty(size, dtype=torch.float32)
         return like.new_empty(size)

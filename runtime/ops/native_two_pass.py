@@ -48,7 +48,7 @@ class NativeTwoPass(NativeKernels):
             name = f"d_{state.name}_end"
             arguments[name] = entering(by_name[name], given, lowered.layout)
         for kernel in (lowered.reverse, lowered.again):
-            arguments |= self._pass(kernel, arguments, extent)
+            arguments |= self._pass(kernel, arguments, extent, cu_seqlens)
         partial = {t.name for t in lowered.again.tensors if t.place == "partial"}
         names = {leaf.name: f"d_{leaf.name}" for leaf in core.leaves()}
         names |= {state.name: f"d_{state.name}_start" for state in core.states}
@@ -59,11 +59,13 @@ class NativeTwoPass(NativeKernels):
         }
         return gradients(core, tensors, found)
 
-    def _pass(self, kernel: Kernel, arguments: Mapping[str, Tensor], extent: Extent) -> dict[str, Tensor]:
+    def _pass(
+        self, kernel: Kernel, arguments: Mapping[str, Tensor], extent: Extent, cu_seqlens: Tensor | None
+    ) -> dict[str, Tensor]:
         """What a kernel writes, parts of tiles summed."""
         new = [t for t in kernel.tensors if t.name not in arguments]
         room = {t.name: pool.empty(*self._shape(t, extent)) for t in new}
-        self._launch(kernel, {**arguments, **room}, extent, None)
+        self._launch(kernel, {**arguments, **room}, extent, cu_seqlens)
         return {t.name: over_copies(room[t.name], t) for t in new}
 
     def _written(self, train: bool) -> list[kernel_ir.Tensor]:

@@ -50,6 +50,24 @@ def test_groups_directions_and_strides(name: str) -> None:
     check(program, sizes, changed(arguments(program, sizes, steps=3, start=False), **strided), options=options)
 
 
+@pytest.mark.parametrize("name", ["members", "gated_delta_net"])
+def test_packed_sequences(name: str) -> None:
+    program = program_of(name)
+    sizes = sizes_of(program, 12, 20)
+    for reverse in (False, True):
+        given = arguments(program, sizes, lengths=(3, 0, 1, 2), heads=2, start=reverse)
+        check(program, sizes, given, options=TILED, reverse=reverse)
+    kinds = compile_kernels(program, sizes, KernelOptions(packed=True), "recurrent")
+    assert isinstance(kinds.lowered, TwoPassKernels)
+
+
+def test_packed_sequences_of_several_chunks() -> None:
+    program = program_of("gated_delta_net")
+    sizes = sizes_of(program, 8, 16)
+    given = arguments(program, sizes, lengths=(FLOW_CHUNK + 1, 2), heads=1)
+    check(program, sizes, given)
+
+
 def test_runs_have_the_same_bits() -> None:
     program = program_of("gated_delta_net")
     sizes = sizes_of(program, 12, 20)
