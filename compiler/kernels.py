@@ -24,8 +24,9 @@ from .lower.recurrent import Recurrent, lower_recurrent
 from .lower.scan import Scan, lower_scan
 from .lower.split import Split, split
 from .lower.stepwise import Stepwise, cut_program, lower_stepwise
+from .lower.two_pass import TwoPassKernels, factor_passes, lower_two_pass
 from .options import KernelOptions
-from .strategies import chunk, recurrent, recurrent_cpu, scan, stepwise
+from .strategies import chunk, recurrent, recurrent_cpu, scan, stepwise, two_pass
 from .strategies.chunk import NAME as CHUNKED
 from .strategies.chunk import PassPlan
 from .strategies.recurrent import NAME as RECURRENT
@@ -51,7 +52,7 @@ class Compiled:
     split: Split
     adjoint: AdjointStep
     verdicts: tuple[Verdict, ...]
-    lowered: Chain | Recurrent | Scan | Stepwise | Native
+    lowered: Chain | Recurrent | Scan | Stepwise | Native | TwoPassKernels
     generated: Generated
 
     @property
@@ -90,24 +91,32 @@ def compile_kernels(
     """
     parts = split(program)
     check_program(parts.core)
+    way = two_pass.backward(parts.core, sizes, options, apart=backend == "triton")
     if backend == "cpu":
         parts = replace(parts, core=factor_program(parts.core, sizes))
     step = adjoint_step(parts.core)
     make = _for_triton if backend == "triton" else _for_cpu
-    verdicts, lowered = make(parts, step, sizes, options, strategy)
+    verdicts, lowered = make(parts, step, way, sizes, options, strategy)
     module = triton_module if backend == "triton" else cpp_module
     return Compiled(parts, step, verdicts, lowered, module(program, lowered.kernels))
 
 
 def _for_triton(
-    parts: Split, step: AdjointStep, sizes: Mapping[str, int], options: KernelOptions, strategy: str
-) -> tuple[tuple[Verdict, ...], Chain | Recurrent | Scan | Stepwise]:
+    parts: Split,
+    step: AdjointStep,
+    way: two_pass.Backward,
+    sizes: Mapping[str, int],
+    options: KernelOptions,
+    strategy: str,
+) -> tuple[tuple[Verdict, ...], Chain | Recurrent | Scan | Stepwise | TwoPassKernels]:
     core, tiles = parts.core, dict(options.tiles)
-    layout, groups, planned = recurrent.layout(core, sizes, tiles), scan.groups(core, step), chunk.plan_passes(core)
+    walked = core if way.passes is None else way.passes.infer
+    layout = recurrent.layout(walked, sizes, tiles)
+    groups, planned = scan.groups(core, step), chunk.plan_passes(core)
     verdicts = (
         chunk.verdict(planned, sizes),
         scan.verdict(core, groups, sizes),
-        recurrent.verdict(core, layout),
+        recurrent.verdict(walked, layout).and_(way.reason),
         stepwise.verdict(core),
     )
     match choose(verdicts, strategy):
@@ -118,6 +127,14 @@ def _for_triton(
             return verdicts, _scan(core, step, groups, sizes, options, ())
         case "chunk" if not isinstance(planned, Reason):
             return verdicts, _chain(planned, sizes, options)
+    if way.passes is not None:
+        return verdicts, lower_two_pass(
+            way.passes,
+            two_pass.for_triton(walked, layout),
+            precision=options.precision,
+            strided=options.strided,
+            packed=options.packed,
+        )
     lowered = lower_recurrent(
         core,
         plan(step),
@@ -174,13 +191,22 @@ def _starts_at_zero(program: Program) -> bool:
 
 
 def _for_cpu(
-    parts: Split, step: AdjointStep, sizes: Mapping[str, int], options: KernelOptions, strategy: str
-) -> tuple[tuple[Verdict, ...], Native]:
-    core = parts.core
+    parts: Split,
+    step: AdjointStep,
+    way: two_pass.Backward,
+    sizes: Mapping[str, int],
+    options: KernelOptions,
+    strategy: str,
+) -> tuple[tuple[Verdict, ...], Native | TwoPassKernels]:
+    passes = None if way.passes is None else factor_passes(way.passes, sizes)
+    core = parts.core if passes is None else passes.infer
     layout = recurrent_cpu.layout(core, sizes, dict(options.tiles))
-    verdicts = (recurrent_cpu.verdict(core, layout), recurrent_cpu.stepwise_verdict())
+    verdicts = (recurrent_cpu.verdict(core, layout).and_(way.reason), recurrent_cpu.stepwise_verdict())
     choose(verdicts, strategy)
+    wide = {name for name, _ in (*parts.before, *parts.taps)}  # computed beside the kernels: not to be rounded
+    if passes is not None:
+        layouts = two_pass.for_cpu(passes, layout)
+        return verdicts, lower_two_pass(passes, layouts, precision=None, strided=True, wide=wide, packed=options.packed)
     kept = options.chunk or recurrent_cpu.chunk(core, layout)
     adjoint = plan(factor_adjoint(step, sizes), keep_dear=True)
-    wide = {name for name, _ in (*parts.before, *parts.taps)}  # computed beside the kernels: not to be rounded
     return verdicts, lower_native(core, adjoint, layout, kept, wide, options.packed)

@@ -34,7 +34,8 @@ _VARIABLE = re.compile(
 _PREFIX = re.compile(r"_*(d|heads)_")
 _SUFFIX = re.compile(
     r".*_(start|end|before|after|checkpoint|ptr|s[bth]|s\d+)_*"
-    r"|(factor|product|adjoint_product|tap|before|operand|forward_operand|adjoint_operand|read)_\d+_*|between_\d+_\d+_*"
+    r"|(factor|product|adjoint_product|tap|before|operand|forward_operand|adjoint_operand|read)_\d+_*"
+    r"|between_\d+_\d+_*|row_.*"
 )
 
 

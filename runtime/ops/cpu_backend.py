@@ -13,12 +13,14 @@ from ...compiler.ir.program import Program
 from ...compiler.kernels import compile_kernels
 from ...compiler.lower.native import Native
 from ...compiler.lower.split import split
+from ...compiler.lower.two_pass import TwoPassKernels
 from ...compiler.options import KernelOptions, Options
 from ..store import native as library
 from ..store.toolchain import NoCompiler, toolchain
 from . import generated
 from .generated import Build
 from .native import NativeKernels
+from .native_two_pass import NativeTwoPass
 
 DTYPES = {"float32": "float", "float64": "double", "bfloat16": "bfloat16", "float16": "float16"}
 """The element types that kernels take, with their names in C++."""
@@ -50,8 +52,12 @@ def build(
         main=compiled.generated.main,
         extra_flags=(f"-DREAL={real}", f"-DUSER={DTYPES[options.dtype]}"),
     )
-    assert isinstance(compiled.lowered, Native)
-    kernels = NativeKernels(compiled.split.core, compiled.lowered, library.load(path), getattr(torch, options.dtype))
+    core, lowered, dtype = compiled.split.core, compiled.lowered, getattr(torch, options.dtype)
+    if isinstance(lowered, TwoPassKernels):
+        kernels: NativeKernels = NativeTwoPass(core, lowered, library.load(path), dtype)
+    else:
+        assert isinstance(lowered, Native)
+        kernels = NativeKernels(core, lowered, library.load(path), dtype)
     return Build(path.parent.name, compiled, kernels, str(path.parent / compiled.generated.main))
 
 

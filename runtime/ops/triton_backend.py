@@ -17,6 +17,7 @@ from ...compiler.lower.recurrent import Recurrent
 from ...compiler.lower.scan import Scan
 from ...compiler.lower.split import split
 from ...compiler.lower.stepwise import Stepwise
+from ...compiler.lower.two_pass import TwoPassKernels
 from ...compiler.options import KernelOptions, Options
 from ..errors import BackendError
 from ..store.cache import Store, fingerprint
@@ -24,6 +25,7 @@ from ..store.loader import load_module
 from . import generated
 from .chained import Chained
 from .fused import Fused
+from .fused_two_pass import FusedTwoPass
 from .generated import Build
 from .stepped import Stepped
 
@@ -47,6 +49,8 @@ def build(
     path = Store().get_or_create(entry, lambda: files) / compiled.generated.main
     module = load_module(path, f"recurra_generated_{entry.replace('-', '_')}")
     lowered, core = compiled.lowered, compiled.split.core
+    if isinstance(lowered, TwoPassKernels):
+        return Build(entry, compiled, FusedTwoPass(core, lowered, module, segment), str(path))
     if isinstance(lowered, Recurrent | Scan):
         return Build(entry, compiled, Fused(core, lowered, module, segment), str(path))
     if isinstance(lowered, Chain):
