@@ -178,7 +178,9 @@ def _chain(planned: tuple[PassPlan, ...], sizes: Mapping[str, int], options: Ker
         program = p.part.program
         if p.form is None:
             assert p.groups is not None
-            parts.append((p.part, _scan(program, p.step, p.groups, sizes, options, wide)))
+            own = {axis.name for state in program.states for axis in state.axes}  # other passes have other axes
+            tiles = tuple((name, block) for name, block in options.tiles if name in own)
+            parts.append((p.part, _scan(program, p.step, p.groups, sizes, replace(options, tiles=tiles), wide)))
             continue
         layout = chunk.layout(program, p.form, sizes, dict(options.tiles), options.chunk)
         how = ChunkOptions(options.operand, options.precision, options.strided, started, options.packed)
