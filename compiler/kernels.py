@@ -113,12 +113,10 @@ def _for_triton(
     walked = core if way.passes is None else way.passes.infer
     layout = recurrent.layout(walked, sizes, tiles)
     groups, planned = scan.groups(core, step), chunk.plan_passes(core)
-    verdicts = (
-        chunk.verdict(planned, sizes),
-        scan.verdict(core, groups, sizes),
-        recurrent.verdict(walked, layout).and_(way.reason),
-        stepwise.verdict(core),
-    )
+    walks = recurrent.verdict(walked, layout).and_(way.reason)
+    verdicts = (chunk.verdict(planned, sizes), scan.verdict(core, groups, sizes), walks, stepwise.verdict(core))
+    if strategy == "auto" and options.few and walks.applies:
+        strategy = RECURRENT
     match choose(verdicts, strategy):
         case "stepwise":
             cut = recurrent.layout(cut_program(core), sizes, tiles)

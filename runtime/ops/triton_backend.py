@@ -29,6 +29,9 @@ from .fused_two_pass import FusedTwoPass
 from .generated import Build
 from .stepped import Stepped
 
+FEW_STEPS = 16
+"""Below so many steps there is no block of them to take at once. While torch traces, the number may stand for many."""
+
 
 def refuses(program: Program, dtype: torch.dtype) -> str | None:
     """Why Triton cannot run this, or None."""
@@ -74,7 +77,12 @@ def run(
     segment: int | None = None,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """All steps of a recurrence on Triton kernels; arguments and results as :func:`reference.run`."""
-    chosen = replace(options or kernel_options(Options(), inputs), packed=cu_seqlens is not None)
+    chosen = replace(
+        options or kernel_options(Options(), inputs),
+        packed=cu_seqlens is not None,
+        started=bool(initial),
+        few=steps == 1 or (not torch.compiler.is_compiling() and steps < FEW_STEPS),
+    )
     return generated.run(
         build, program, sizes, inputs, params, initial, chosen,
         steps=steps, reverse=reverse, cu_seqlens=cu_seqlens, strategy=strategy, segment=segment,
