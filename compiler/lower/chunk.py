@@ -2,7 +2,7 @@
 
 The *roles* are the values of the prologue (decays, keys, values, queries) under the names that the algorithm gives
 them; the *facts* say which parts of the algorithm there are. Kernels are made of both in chunk_kernels.py, the
-algorithm itself is printed by codegen/chunk.py.
+algorithm itself is printed by codegen/chunk.py and the files beside it.
 """
 
 from __future__ import annotations

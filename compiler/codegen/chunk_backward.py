@@ -1,0 +1,274 @@
+"""The chunk algorithm backward as Triton text: cotangents of everything that chunk_forward.py computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..lower.chunk import Memory
+from .chunk_forward import ChunkForward
+from .chunk_words import Pairing, parted, renamed, signed_sum
+
+
+class ChunkBackward(ChunkForward):
+    """Prints the blocks of backward kernels."""
+
+    def cotangents_of_solves(self) -> Iterator[str]:
+        """Cotangents of what rows asked of the state: all that the states' own cotangents need."""
+        return self.cotangents_of_writes(alone=True) if self.rows else iter(())
+
+    def cotangents_of_writes(self, *, alone: bool = False) -> Iterator[str]:
+        """Cotangents of everything that was written, the solve taken back; ``alone``: only those of rows that read,
+        and nothing of what later parts of the backward need."""
+        f = self.f
+        mixed = [r for r in f.reads if r.over == "mix"]
+        asked = [p for p in self.asks if self._products_back(p)]
+        for p in asked if not self.channel else ():
+            # side by side, as they share the factor of how much pairs have decayed
+            yield from self.products([p] if p.y == "key" or not alone else [], turned=True)
+            yield from () if alone else self.matrix_back(p, turned=True)
+        if self.channel:
+            yield from self.products([p for p in asked if p.y == "key" or not alone], turned=True)
+        columns = [(read, self._column_pairings(read)) for read in f.reads if read.over == "column"]
+        for read, pairings in columns:
+            yield from self.products([renamed(p, f"d_{read.name}") for p, _ in pairings], turned=True)
+        for n, m in enumerate(f.members):
+            for key, value, g in self._wrote(n)[: 1 if alone else None]:
+                terms = [self._from_end(f"({self.to_end(key, g)})", f"d_{m.state}", m)]
+                terms += [self.apply(f"{key}_{r.query}", f"d_{r.name}", m) for r in mixed if r.member == n]
+                terms += [
+                    self.dot(f"{p.y}_d_{read.name}", read.query)
+                    for read, pairings in columns
+                    if read.member == n
+                    for p, _ in pairings
+                    if p.y == key
+                ]
+                yield f"d_{value} = {' + '.join(terms)}"
+        if self.rows:
+            yield from self.products([] if alone else self.overlaps, turned=True)
+            for n, m in enumerate(f.members):
+                yield f"d_value_{n} = {self.apply('inverse_t', f'd_new_{n}', m)}"
+                scale = f"scale{'' if m.vector else '[:, None]'} * " if f.scaled else ""
+                yield self.kept(f"d_asked_{n}", f"{scale}d_value_{n}", m.vector)
+                for j, p in [] if alone else self._given(n, self.overlaps):
+                    yield f"d_given_{j}_{n} += {self.apply(p.turned, f'd_asked_{n}', m)}"
+
+    def matrix_back(self, p: Pairing, *, turned: bool = False) -> Iterator[str]:
+        """The cotangent of a pairing's matrix, with the factor of its decays where that is one per pair."""
+        products = self._products_back(p)
+        if turned and p not in self.asks:  # what reaches a key has passed the scale
+            products = [(d.replace("d_value", "d_asked"), value, m) for d, value, m in products]
+        text = " + ".join(self.outer(value, d, m) if turned else self.outer(d, value, m) for d, value, m in products)
+        name = f"d_{p.turned if turned else p.name}"
+        if self.channel:
+            yield f"{name} = {text}"
+        else:
+            text = f"({text})" if len(products) > 1 else text
+            yield self.kept(name, f"{text} * {self.factor(p, turned=turned)}")
+
+    def cotangents_of_reads(self) -> Iterator[str]:
+        """Cotangents of what was read as operands of products, and what signs do to cotangents."""
+        f = self.f
+        if f.signed:
+            for m in f.members:
+                yield f"d_{m.state} = {self._flip_all(m)} * d_{m.state}"
+            for read in f.reads:
+                if read.over == "column":
+                    yield f"d_{read.name} = d_{read.name} * {self._flip(read)}"
+        if self.f.operand != "tl.float32":
+            for r in self.f.reads:
+                if r.over == "column" or not self.f.members[r.member].vector:
+                    yield self.kept(f"d_{r.name}", f"d_{r.name}")
+
+    def _from_end(self, x: str, state: str, m: Memory) -> str:
+        return f"tl.sum({x} * {state}[None, :], axis=1)" if m.vector else self.dot(x, state)
+
+    def cotangents_of_queries(self) -> Iterator[str]:
+        """Cotangents of queries: by way of the state, then of the chunk's own writes."""
+        f = self.f
+        for q in f.queries:
+            reads = [r for r in f.reads if r.query == q.name]
+            g = "upto" if q.before else "until"
+            terms = []
+            for r in reads:
+                m = f.members[r.member]
+                if q.over == "mix":
+                    terms.append(self.with_state(f"d_{r.name}", g, m.state, m))
+                else:
+                    terms.append(self.dot(f"({self.from_start(f'd_{r.name}', g)})", m.state))
+            yield f"d_{q.name} = {' + '.join(terms)}"
+        asked = [p for p in self.asks if self._products_back(p)]
+        for p in asked:
+            yield from self.matrix_back(p)
+        yield from self.spread_x(asked)
+        for r in f.reads:
+            if r.over == "column":
+                yield from self.products([renamed(p, f"d_{r.name}") for p, _ in self._column_pairings(r)])
+                for p, value in self._column_pairings(r):
+                    yield f"d_{r.query} += {self.dot(f'd_{r.name}_{p.y}', value)}"
+        if f.decay != "none":
+            for q in f.queries:
+                if q.over == "mix":
+                    yield f"moved_{q.name} = {self._along(f'{q.name} * d_{q.name}')}"
+        if f.signed:
+            tile = "" if self.channel else "[:, None]"
+            for q in f.queries:
+                if q.over == "mix":
+                    yield f"d_{q.name} = d_{q.name} * {'flip_upto' if q.before else 'flip'}{tile}"
+
+    def _products_back(self, p: Pairing) -> list[tuple[str, str, Memory]]:
+        """The cotangents on x's side and values on y's whose products are the cotangent of a pairing's matrix."""
+        f = self.f
+        if p in self.asks:
+            found = [(f"d_{r.name}", r.member) for r in f.reads if r.over == "mix" and r.query == p.x]
+        else:
+            found = [(f"d_value_{n}", n) for n in range(len(f.members))]
+        return [(d, value, f.members[n]) for d, n in found for key, value, _ in self._wrote(n) if key == p.y]
+
+    def cotangents_of_keys(self) -> Iterator[str]:
+        """Cotangents of erase keys and keys: by way of the state, then of the chunk's own reads."""
+        f = self.f
+        solved = [p for p in (*self.solves, *self.overlaps) if self._products_back(p)]
+        if self.rows:
+            terms = [self.with_state(f"d_value_{n}", "seen", m.state, m) for n, m in enumerate(f.members)]
+            yield f"d_erase = {' + '.join(terms)}"
+            for p in solved:
+                yield from self.matrix_back(p)
+            yield from self.spread_x(solved)
+        for key, g in self._keys():
+            terms = [
+                self.outer_state(value, f"d_{m.state}", m)
+                for n, m in enumerate(f.members)
+                for k, value, _ in self._wrote(n)
+                if k == key
+            ]
+            total = " + ".join(terms)
+            yield f"d_{key} = {self.to_end(f'({total})', g)}"
+        if f.decay != "none":
+            yield from self._border()
+        asked = [p for p in self.asks if self._products_back(p)]
+        for p in (*(asked if self.channel else ()), *solved):
+            yield from self.matrix_back(p, turned=True)
+        yield from self.spread_y([*asked, *solved])
+        yield from self._through_columns()
+        if f.scaled:
+            yield "d_scale = tl.sum(erase * d_erase, axis=1)"
+            yield "d_erase = scale[:, None] * d_erase"
+        if self.rows:
+            yield from parted("d_key", "d_key", self.rows)
+            if any(f.reader):
+                yield from parted("d_erase", "d_erase", self.rows)
+            if f.scaled:
+                yield from parted("d_scale", "d_scale", self.rows)
+
+    def _border(self) -> Iterator[str]:
+        """The part of every decay's cotangent in what the chunk hands on."""
+        parts = [f"tl.sum({self._along(f'{key} * d_{key}')}, axis=0)" for key, _ in self._keys()]
+        for m in self.f.members:
+            product = f"{m.state} * d_{m.state}"
+            whole = product if m.vector else f"tl.sum({product}, axis=1)"
+            parts.append(f"tl.exp2(total) * {whole if self.channel else f'tl.sum({whole}, axis=0)'}")
+        yield f"border_log = {' + '.join(parts)}"
+
+    def outer_state(self, value: str, state: str, m: Memory) -> str:
+        return f"{value}[:, None] * {state}[None, :]" if m.vector else self.dot(value, f"tl.trans({state})")
+
+    def _keys(self) -> list[tuple[str, str]]:
+        found = [("key", "written")] if self.rows else []
+        return found + [(f"write_{j}", "until") for j in range(len(self.f.given))]
+
+    def _along(self, text: str) -> str:
+        """A product per channel, summed over channels where the decay is a scalar."""
+        return text if self.channel else f"tl.sum({text}, axis=1)"
+
+    def _through_columns(self) -> Iterator[str]:
+        for read in self.f.reads:
+            if read.over != "column":
+                continue
+            pairings = self._column_pairings(read)
+            for p, value in pairings:
+                mask = p.mask(turned=True)
+                yield f"score_{p.turned} = tl.where({mask}, {self.dot(value, f'tl.trans({read.query})')}, 0.0)"
+            if not self.channel:
+                for p, _ in pairings:
+                    scores = f"(score_{p.turned} * {self.factor(p, turned=True)})"
+                    yield f"d_{p.y} += {self.dot(scores, f'd_{read.name}')}"
+                continue
+            for level in self.levels([p for p, _ in pairings]):
+                yield from level.setup
+                for p, _ in pairings:
+                    x, _ = self._side(renamed(p, f"d_{read.name}"), "x")
+                    _, fy = self._side(p, "y")
+                    picked = f"tl.where({level.mask(p, turned=True)}, score_{p.turned}, 0.0)"
+                    yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
+
+    def cotangents_of_decays(self) -> Iterator[str]:
+        """Cotangents of logarithms: what was read less what was written, from each step to the end of the chunk."""
+        f = self.f
+        if f.decay == "none":
+            return
+        after: list[str] = []
+        before: list[str] = []
+        for q in f.queries:
+            if q.over == "mix":
+                (before if q.before else after).append(f"moved_{q.name}")
+        for read in f.reads:
+            if read.over == "column":
+                value = f"{read.name} * {self._flip(read)}" if f.signed else read.name
+                (before if read.before else after).append(self._along(f"{value} * d_{read.name}"))
+        after += [f"-{self._along_negative(f'write_{j} * d_write_{j}')}" for j in range(len(f.given))]
+        for i in range(len(f.links)):
+            key, erase = ("key", "erase") if self.rows == 1 else (f"key_{i}", f"erase_{i}")
+            yield f"wrote_{i} = {self._along(f'{key} * d_key_{i}')}"
+            if f.reader[i]:
+                yield f"read_at_{i} = {self._along(f'{erase} * d_erase_{i}')}"
+        rows = [f"read_at_{i} - wrote_{i}" if f.reader[i] else f"-wrote_{i}" for i in range(len(f.links))]
+        yield f"moved = {signed_sum([*after, *before, *rows])}"
+        yield "later = tl.cumsum(moved, axis=0, reverse=True) - moved + border_log"
+        for number, log in enumerate(f.logs):
+            if log is None:
+                continue
+            own = list(after)
+            for i, link in enumerate(f.links):
+                if link >= number:
+                    own.append(f"-wrote_{i}")
+                if f.reader[i] and (link > number or (link == number and f.post[i])):
+                    own.append(f"read_at_{i}")
+            yield f"d_{log} = tl.where({log} * 1.4426950408889634 > -150.0, {signed_sum(['later', *own])}, 0.0)"
+
+    def _along_negative(self, text: str) -> str:
+        return f"({text})" if self.channel else self._along(text)
+
+    def values_apart(self) -> Iterator[str]:
+        """Cotangents of what rows were given, by substep."""
+        for n, m in enumerate(self.f.members):
+            if self.rows and self.has_value(m):
+                yield from parted("d_value", f"d_value_{n}", self.rows, f"_{n}")
+
+    def unflipped(self) -> Iterator[str]:
+        """Cotangents of keys and erase keys before their signs were folded in."""
+        f = self.f
+        if not f.signed:
+            return
+        tile = "" if self.channel else "[:, None]"
+        for i in range(len(f.links)):
+            yield f"d_key_{i} = d_key_{i} * flip_written_{i}"
+            if f.reader[i]:
+                yield f"d_erase_{i} = d_erase_{i} * flip_seen_{i}"
+        for j in range(len(f.given)):
+            yield f"d_write_{j} = d_write_{j} * flip{tile}"
+
+    def update_back(self) -> Iterator[str]:
+        """The cotangents of the states before the chunk."""
+        for n, m in enumerate(self.f.members):
+            terms = [self.decayed(f"d_{m.state}", m)]
+            for r in self.f.reads:
+                if r.member != n:
+                    continue
+                g = "upto" if r.before else "until"
+                if r.over == "mix":
+                    terms.append(self.into_state(f"({self.from_start(r.query, g)})", f"d_{r.name}", m))
+                else:
+                    terms.append(self.dot(f"tl.trans({self.from_start(f'd_{r.name}', g)})", r.query))
+            if self.rows:
+                terms.append(self.into_state(f"({self.from_start('erase', 'seen')})", f"d_asked_{n}", m))
+            yield f"d_{m.state} = {' + '.join(terms)}"
