@@ -196,8 +196,8 @@ class ChunkBackward(ChunkForward):
             for level in self.levels([p for p, _ in pairings]):
                 yield from level.setup
                 for p, _ in pairings:
-                    x, _ = self._side(renamed(p, f"d_{read.name}"), "x")
-                    _, fy = self._side(p, "y")
+                    x, _ = self._side(renamed(p, f"d_{read.name}"), "x", level)
+                    _, fy = self._side(p, "y", level)
                     picked = f"tl.where({level.mask(p, turned=True)}, score_{p.turned}, 0.0)"
                     yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
 

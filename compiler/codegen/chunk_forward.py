@@ -76,8 +76,8 @@ class ChunkForward(ChunkPairs):
             for level in self.levels([p for p, _ in pairings]):
                 yield from level.setup
                 for p, _ in pairings:
-                    _, fx = self._side(p, "x")
-                    y, _ = self._side(p, "y")
+                    _, fx = self._side(p, "x", level)
+                    y, _ = self._side(p, "y", level)
                     picked = f"tl.where({level.mask(p)}, score_{p.name}, 0.0)"
                     yield f"{read.name} += {self.dot(picked, y)} * {fx}"
         if self.f.signed:

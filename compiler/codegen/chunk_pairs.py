@@ -16,6 +16,8 @@ class Level:
     setup: tuple[str, ...]
     border: str
     test: str
+    bounded: bool = False
+    """Whether the border is before both steps of a pair, and decays proved to be weak."""
 
     def mask(self, p: Pairing, *, turned: bool = False) -> str:
         a, b = ("[None, :]", "[:, None]") if turned else ("[:, None]", "[None, :]")
@@ -27,14 +29,23 @@ class ChunkPairs(ChunkRows):
 
     def levels(self, pairings: Sequence[Pairing]) -> Iterator[Level]:
         """Decays per channel: pairs of a later block of steps and the block before it, both decayed to the border
-        between them, so that no factor exceeds 1; then pairs within one step."""
+        between them, so that no factor exceeds 1; then pairs within one step, or within the longest block over which
+        decays are known to be weak enough to decay from its start."""
         rows = self.rows > 1
         size = self.f.chunk // 2
-        while size >= 1:
+        while size >= self.f.span:
             setup = [f"border = _border(until, {size})"]
             setup += [f"border_rows = {woven(['border'] * self.rows, True)}"] if rows else []
             yield Level(tuple(setup), "border", f"_apart({{x}}, {{y}}, {size})")
             size //= 2
+        if self.f.span > 1:
+            whole = self.f.span == self.f.chunk
+            border = "border = 0.0" if whole else f"border = _block_start(upto, {self.f.span})"
+            setup = [border] + (
+                [f"border_rows = {'0.0' if whole else woven(['border'] * self.rows, True)}"] if rows else []
+            )
+            yield Level(tuple(setup), "border", f"({{x}} // {self.f.span} == {{y}} // {self.f.span})", bounded=True)
+            return
         linked = len(set(self.f.links)) > 1
         if not linked:
             if any(p.op == ">=" for p in pairings):
@@ -46,12 +57,12 @@ class ChunkPairs(ChunkRows):
             setup = [f"border = written_{i}", f"border_rows = {woven([f'written_{i}'] * self.rows, True)}"]
             yield Level(tuple(setup), "border", f"(({{x}} == {{y}}) & ({{sub}} == {i}))")
 
-    def _side(self, p: Pairing, which: str) -> tuple[str, str]:
+    def _side(self, p: Pairing, which: str, level: Level) -> tuple[str, str]:
         """A side of a pairing decayed to the border, and the factor of that."""
         name, g, at = (p.x, p.gx, p.xs) if which == "x" else (p.y, p.gy, p.ys)
         border = "border_rows" if at == "step" else "border"
         gap = f"{g} - {border}" if which == "x" else f"{border} - {g}"
-        text = f"tl.exp2(tl.minimum({gap}, 0.0))"
+        text = f"tl.exp2({gap})" if level.bounded else f"tl.exp2(tl.minimum({gap}, 0.0))"
         return f"{name} * {text}", text
 
     def products(self, pairings: Sequence[Pairing], *, turned: bool = False) -> Iterator[str]:
@@ -70,7 +81,7 @@ class ChunkPairs(ChunkRows):
         for level in self.levels(pairings):
             yield from level.setup
             for p in pairings:
-                x, y = self._side(p, "x")[0], self._side(p, "y")[0]
+                x, y = self._side(p, "x", level)[0], self._side(p, "y", level)[0]
                 left, right = (y, x) if turned else (x, y)
                 mask = f"{level.mask(p, turned=turned)} & {p.mask(turned=turned)}"
                 target = p.turned if turned else p.name
@@ -88,7 +99,7 @@ class ChunkPairs(ChunkRows):
         for level in self.levels(pairings):
             yield from level.setup
             for p in pairings:
-                (_, fx), (y, _) = self._side(p, "x"), self._side(p, "y")
+                (_, fx), (y, _) = self._side(p, "x", level), self._side(p, "y", level)
                 picked = f"tl.where({level.mask(p)} & {p.mask()}, d_{p.name}, 0.0)"
                 yield f"d_{p.x} += {self.dot(picked, y)} * {fx}"
 
@@ -101,6 +112,6 @@ class ChunkPairs(ChunkRows):
         for level in self.levels(pairings):
             yield from level.setup
             for p in pairings:
-                (x, _), (_, fy) = self._side(p, "x"), self._side(p, "y")
+                (x, _), (_, fy) = self._side(p, "x", level), self._side(p, "y", level)
                 picked = f"tl.where({level.mask(p, turned=True)} & {p.mask(turned=True)}, d_{p.turned}, 0.0)"
                 yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
