@@ -28,6 +28,7 @@ CHUNK_HELPERS = (
     "apart",
     "border",
     "block_start",
+    "sum_before",
     "interleave_rows",
     "even_odd",
     "unit_lower_inverse",
