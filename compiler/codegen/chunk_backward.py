@@ -33,7 +33,7 @@ class ChunkBackward(ChunkForward):
             yield from self.products([renamed(p, f"d_{read.name}") for p, _ in pairings], turned=True)
         for n, m in enumerate(f.members):
             for key, value, g in self._wrote(n)[: 1 if alone else None]:
-                terms = [self._from_end(f"({self.to_end(key, g)})", f"d_{m.state}", m)]
+                terms = [self.from_end(key, g, f"d_{m.state}", m)]
                 terms += [self.apply(f"{key}_{r.query}", f"d_{r.name}", m) for r in mixed if r.member == n]
                 terms += [
                     self.dot(f"{p.y}_d_{read.name}", read.query)
@@ -42,7 +42,14 @@ class ChunkBackward(ChunkForward):
                     for p, _ in pairings
                     if p.y == key
                 ]
-                yield f"d_{value} = {' + '.join(terms)}"
+                if self.scalar and not alone:
+                    first, *terms = terms
+                    yield f"d_{value} = {first}"
+                    product = f"{value} * d_{value}"
+                    yield f"border_log += tl.sum({product if m.vector else f'tl.sum({product}, axis=1)'}, axis=0)"
+                    yield from (f"d_{value} += {term}" for term in terms)
+                else:
+                    yield f"d_{value} = {' + '.join(terms)}"
         if self.rows:
             yield from self.products([] if alone else self.overlaps, turned=True)
             for n, m in enumerate(f.members):
@@ -78,9 +85,6 @@ class ChunkBackward(ChunkForward):
             for r in self.f.reads:
                 if r.over == "column" or not self.f.members[r.member].vector:
                     yield self.kept(f"d_{r.name}", f"d_{r.name}")
-
-    def _from_end(self, x: str, state: str, m: Memory) -> str:
-        return f"tl.sum({x} * {state}[None, :], axis=1)" if m.vector else self.dot(x, state)
 
     def cotangents_of_queries(self) -> Iterator[str]:
         """Cotangents of queries: by way of the state, then of the chunk's own writes."""
@@ -124,16 +128,31 @@ class ChunkBackward(ChunkForward):
             found = [(f"d_value_{n}", n) for n in range(len(f.members))]
         return [(d, value, f.members[n]) for d, n in found for key, value, _ in self._wrote(n) if key == p.y]
 
-    def cotangents_of_keys(self) -> Iterator[str]:
-        """Cotangents of erase keys and keys: by way of the state, then of the chunk's own reads."""
+    def _solved(self) -> list[Pairing]:
+        return [p for p in (*self.solves, *self.overlaps) if self._products_back(p)]
+
+    def cotangents_of_erases(self) -> Iterator[str]:
+        """Cotangents of erase keys and scales: by way of the state, then of the chunk's own writes."""
         f = self.f
-        solved = [p for p in (*self.solves, *self.overlaps) if self._products_back(p)]
-        if self.rows:
-            terms = [self.with_state(f"d_value_{n}", "seen", m.state, m) for n, m in enumerate(f.members)]
-            yield f"d_erase = {' + '.join(terms)}"
-            for p in solved:
-                yield from self.matrix_back(p)
-            yield from self.spread_x(solved)
+        if not self.rows:
+            return
+        for p in self._solved():
+            yield from self.matrix_back(p)
+            if not self.channel:  # what keys need of it, while there are few tiles
+                yield from self.matrix_back(p, turned=True)
+        terms = [self.with_state(f"d_value_{n}", "seen", m.state, m) for n, m in enumerate(f.members)]
+        yield f"d_erase = {' + '.join(terms)}"
+        yield from self.spread_x(self._solved())
+        if any(f.reader):
+            yield from parted("d_erase", "d_erase", self.rows)
+        for i, scaled in enumerate(f.scale):
+            if scaled:
+                yield f"d_scale_{i} = tl.sum(late_erase_{i} * d_erase_{i}, axis=1)"
+                yield f"d_erase_{i} = scale_{i}[:, None] * d_erase_{i}"
+
+    def cotangents_of_keys(self) -> Iterator[str]:
+        """Cotangents of keys: by way of the state, then of the chunk's own reads."""
+        f = self.f
         for key, g in self._keys():
             terms = [
                 self.outer_state(value, f"d_{m.state}", m)
@@ -143,31 +162,28 @@ class ChunkBackward(ChunkForward):
             ]
             total = " + ".join(terms)
             yield f"d_{key} = {self.to_end(f'({total})', g)}"
-        if f.decay != "none":
-            yield from self._border()
-        asked = [p for p in self.asks if self._products_back(p)]
-        for p in (*(asked if self.channel else ()), *solved):
+        if self.channel:
+            for key, _ in self._keys():
+                yield f"border_log += tl.sum({key} * d_{key}, axis=0)"
+        asked, solved = [p for p in self.asks if self._products_back(p)], self._solved()
+        for p in (*asked, *solved) if self.channel else ():
             yield from self.matrix_back(p, turned=True)
         yield from self.spread_y([*asked, *solved])
         yield from self._through_columns()
-        if f.scaled:
-            yield "d_scale = tl.sum(erase * d_erase, axis=1)"
-            yield "d_erase = scale[:, None] * d_erase"
         if self.rows:
             yield from parted("d_key", "d_key", self.rows)
-            if any(f.reader):
-                yield from parted("d_erase", "d_erase", self.rows)
-            if f.scaled:
-                yield from parted("d_scale", "d_scale", self.rows)
 
-    def _border(self) -> Iterator[str]:
-        """The part of every decay's cotangent in what the chunk hands on."""
-        parts = [f"tl.sum({self._along(f'{key} * d_{key}')}, axis=0)" for key, _ in self._keys()]
+    def border(self) -> Iterator[str]:
+        """The part of every decay's cotangent in what the chunk hands on: first the states that it decays."""
+        if self.f.decay == "none":
+            return
+        parts = []
         for m in self.f.members:
             product = f"{m.state} * d_{m.state}"
             whole = product if m.vector else f"tl.sum({product}, axis=1)"
-            parts.append(f"tl.exp2(total) * {whole if self.channel else f'tl.sum({whole}, axis=0)'}")
-        yield f"border_log = {' + '.join(parts)}"
+            parts.append(whole if self.channel else f"tl.sum({whole}, axis=0)")
+        sign = "flip_all * " if self.f.signed else ""
+        yield f"border_log = {sign}tl.exp2(total) * ({' + '.join(parts)})"
 
     def outer_state(self, value: str, state: str, m: Memory) -> str:
         return f"{value}[:, None] * {state}[None, :]" if m.vector else self.dot(value, f"tl.trans({state})")
@@ -215,12 +231,13 @@ class ChunkBackward(ChunkForward):
             if read.over == "column":
                 value = f"{read.name} * {self._flip(read)}" if f.signed else read.name
                 (before if read.before else after).append(self._along(f"{value} * d_{read.name}"))
-        after += [f"-{self._along_negative(f'write_{j} * d_write_{j}')}" for j in range(len(f.given))]
+        after += [f"-{self._along_negative(f'late_write_{j} * d_write_{j}')}" for j in range(len(f.given))]
         for i in range(len(f.links)):
-            key, erase = ("key", "erase") if self.rows == 1 else (f"key_{i}", f"erase_{i}")
-            yield f"wrote_{i} = {self._along(f'{key} * d_key_{i}')}"
-            if f.reader[i]:
-                yield f"read_at_{i} = {self._along(f'{erase} * d_erase_{i}')}"
+            yield f"wrote_{i} = {self._along(f'late_key_{i} * d_key_{i}')}"
+            if f.scale[i] and self.scalar:
+                yield f"read_at_{i} = scale_{i} * d_scale_{i}"
+            elif f.reader[i]:
+                yield f"read_at_{i} = {self._along(f'late_erase_{i} * d_erase_{i}')}"
         rows = [f"read_at_{i} - wrote_{i}" if f.reader[i] else f"-wrote_{i}" for i in range(len(f.links))]
         yield f"moved = {signed_sum([*after, *before, *rows])}"
         yield "later = tl.cumsum(moved, axis=0, reverse=True) - moved + border_log"
@@ -266,9 +283,9 @@ class ChunkBackward(ChunkForward):
                     continue
                 g = "upto" if r.before else "until"
                 if r.over == "mix":
-                    terms.append(self.into_state(f"({self.from_start(r.query, g)})", f"d_{r.name}", m))
+                    terms.append(self.at_start(r.query, g, f"d_{r.name}", m))
                 else:
                     terms.append(self.dot(f"tl.trans({self.from_start(f'd_{r.name}', g)})", r.query))
             if self.rows:
-                terms.append(self.into_state(f"({self.from_start('erase', 'seen')})", f"d_asked_{n}", m))
+                terms.append(self.at_start("erase", "seen", f"d_asked_{n}", m))
             yield f"d_{m.state} = {' + '.join(terms)}"

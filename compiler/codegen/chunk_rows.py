@@ -91,11 +91,22 @@ class ChunkRows(ChunkWords):
                     f"odd_{s}" for at, s in enumerate(f.signs) if s is not None and (at < link or (post and at == link))
                 ]
                 yield f"flip_{word}_{i} = _parity({' + '.join(['odd_upto', *past])}){tile}"
-            yield f"key_{i} = key_{i} * flip_written_{i}"
+        yield from self._flipped("")
+
+    def _flipped(self, prefix: str) -> Iterator[str]:
+        """Signs folded into the rows whose names have a prefix."""
+        f, tile = self.f, "" if self.channel else "[:, None]"
+        for i in range(len(f.links)):
+            yield f"{prefix}key_{i} = {prefix}key_{i} * flip_written_{i}"
             if f.reader[i]:
-                yield f"erase_{i} = erase_{i} * flip_seen_{i}"
+                yield f"{prefix}erase_{i} = {prefix}erase_{i} * flip_seen_{i}"
         for j in range(len(f.given)):
-            yield f"write_{j} = write_{j} * flip{tile}"
+            yield f"{prefix}write_{j} = {prefix}write_{j} * flip{tile}"
+
+    def again(self) -> Iterator[str]:
+        """Signs folded into the rows that were computed again."""
+        if self.f.signed:
+            yield from self._flipped("late_")
 
     def _rows(self, kind: str, present: Sequence[bool], ending: str = "", vector: bool = False) -> Iterator[str]:
         """The rows of all substeps as one tile; those that a link does not have are zero (a scale is one)."""

@@ -62,6 +62,7 @@ _BACK = (
     "gradients_queries",
     "writes",
     "gradients_values",
+    "again",
     "keys",
 )
 
@@ -112,7 +113,7 @@ class ChunkMaker(Maker):
         super().__init__(program, plan, layout, options.precision, layout.rows, options.strided, wide)
         self.roles, self.facts = roles_and_facts(form, self.state, layout.rows, options)
         named = [role.name for role in self.roles] + [read.name for read in self.facts.reads]
-        self.reserved |= {word for name in named for word in (name, f"d_{name}")}
+        self.reserved |= {word for name in named for word in (name, f"d_{name}", f"late_{name}")}
 
     # ------------------------------------------------------------ tensors
 
@@ -165,10 +166,12 @@ class ChunkMaker(Maker):
         for section in ("queries", "values", "keys"):
             done |= {f"role {role.name}" for role in self.roles if role.kind in PHASES[section]}
             last = section == "keys"
-            if last:  # what was loaded long ago is loaded again rather than kept
-                writer.forget_loads()
+            if section != "queries":  # what was loaded long ago is loaded again rather than kept
+                writer.forget()
+            if last:
+                sections["again"] = self.again(writer)
             ready = [value for value in wanted if needs[value] <= done and (last or needs[value])]
-            writer.lower(live(writer.body, ready))
+            writer.lower_missing(ready)
             statements = _taken(writer)
             for name, value in self.plan.inputs:
                 if value is not None and name not in stores and needs[value] <= done and (last or needs[value]):
@@ -176,6 +179,14 @@ class ChunkMaker(Maker):
                     statements += [*_taken(writer), stores[name]]
             sections["gradients" if last else f"gradients_{section}"] = tuple(statements)
         return sections
+
+    def again(self, writer: TileWriter) -> tuple[Statement, ...]:
+        """The rows that cotangents of scales and decays are sums of, as ``late_ROLE``."""
+        kinds = ("key", "erase", "write") if self.facts.decay != "none" else ("erase",) if self.facts.scaled else ()
+        roles = [role for role in self.roles if role.kind in kinds]
+        writer.lower_missing(role.value for role in roles)
+        named = [s for role in roles for s in self.whole(writer, f"late_{role.name}", role.value, role.axes)]
+        return (*_taken(writer), *named)
 
     def needs(self) -> list[set[str]]:
         """For every value of the adjoint the roles whose cotangents it reads."""

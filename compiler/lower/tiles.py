@@ -72,6 +72,14 @@ class TileWriter:
             self._span = instr.span
             self._values[position] = self._lower(position, instr)
 
+    def lower_missing(self, roots: Iterable[int]) -> None:
+        """Write the statements of given values and of what they need, from what has a variable on."""
+        needed = set(roots) - self._values.keys()
+        for position in range(max(needed, default=-1), -1, -1):
+            if position in needed:
+                needed.update(arg for arg in self.body[position].args if arg not in self._values)
+        self.lower(needed)
+
     def ref(self, value: int) -> Ref:
         """The variable that holds a value, with its sides in standard order."""
         found = self._values[value]
@@ -157,9 +165,16 @@ class TileWriter:
             self._loads[key] = replace(ref, clean=frozenset(order))
         return self._loads[key]
 
-    def forget_loads(self) -> None:
-        """From here on what a step reads from memory is loaded again, so that it need not be kept until now."""
+    def forget(self) -> None:
+        """From here on what a step reads from memory is loaded again, and tiles that follow from that are computed
+        again, so that they need not be kept until now."""
         self._loads = {key: ref for key, ref in self._loads.items() if self.loaded[key[0]].place == "head"}
+        of_cotangents = depends_on(self.body, ("cotangent",))
+        self._values = {
+            value: ref
+            for value, ref in self._values.items()
+            if isinstance(ref, View) or len(ref.labels) < 2 or of_cotangents[value] or not self._varies[value]
+        }
 
     # ------------------------------------------------------------ renaming and moving
 
