@@ -22,10 +22,14 @@ class ChunkBackward(ChunkForward):
         f = self.f
         mixed = [r for r in f.reads if r.over == "mix"]
         asked = [p for p in self.asks if self._products_back(p)]
+        if not alone:
+            yield from self._keys_from_end()
         for p in asked if not self.channel else ():
             # side by side, as they share the factor of how much pairs have decayed
             yield from self.products([p] if p.y == "key" or not alone else [], turned=True)
-            yield from () if alone else self.matrix_back(p, turned=True)
+            if not alone:
+                yield from self.matrix_back(p, turned=True)
+                yield from self.spread_y([p])
         if self.channel:
             yield from self.products([p for p in asked if p.y == "key" or not alone], turned=True)
         columns = [(read, self._column_pairings(read)) for read in f.reads if read.over == "column"]
@@ -136,13 +140,14 @@ class ChunkBackward(ChunkForward):
         f = self.f
         if not self.rows:
             return
-        for p in self._solved():
-            yield from self.matrix_back(p)
-            if not self.channel:  # what keys need of it, while there are few tiles
-                yield from self.matrix_back(p, turned=True)
         terms = [self.with_state(f"d_value_{n}", "seen", m.state, m) for n, m in enumerate(f.members)]
         yield f"d_erase = {' + '.join(terms)}"
-        yield from self.spread_x(self._solved())
+        for p in self._solved():
+            yield from self.matrix_back(p)
+            if not self.channel:
+                yield from self.spread_x([p])
+        if self.channel:
+            yield from self.spread_x(self._solved())
         if any(f.reader):
             yield from parted("d_erase", "d_erase", self.rows)
         for i, scaled in enumerate(f.scale):
@@ -151,7 +156,22 @@ class ChunkBackward(ChunkForward):
                 yield f"d_erase_{i} = scale_{i}[:, None] * d_erase_{i}"
 
     def cotangents_of_keys(self) -> Iterator[str]:
-        """Cotangents of keys: by way of the state, then of the chunk's own reads."""
+        """Cotangents of keys, what they are by way of the state apart: from the chunk's own reads."""
+        asked, solved = [p for p in self.asks if self._products_back(p)], self._solved()
+        if self.channel:
+            for p in (*asked, *solved):
+                yield from self.matrix_back(p, turned=True)
+            yield from self.spread_y([*asked, *solved])
+        else:
+            for p in solved:
+                yield from self.matrix_back(p, turned=True)
+                yield from self.spread_y([p])
+        yield from self._through_columns()
+        if self.rows:
+            yield from parted("d_key", "d_key", self.rows)
+
+    def _keys_from_end(self) -> Iterator[str]:
+        """Cotangents of keys by way of the state after the chunk."""
         f = self.f
         for key, g in self._keys():
             terms = [
@@ -162,16 +182,8 @@ class ChunkBackward(ChunkForward):
             ]
             total = " + ".join(terms)
             yield f"d_{key} = {self.to_end(f'({total})', g)}"
-        if self.channel:
-            for key, _ in self._keys():
+            if self.channel:
                 yield f"border_log += tl.sum({key} * d_{key}, axis=0)"
-        asked, solved = [p for p in self.asks if self._products_back(p)], self._solved()
-        for p in (*asked, *solved) if self.channel else ():
-            yield from self.matrix_back(p, turned=True)
-        yield from self.spread_y([*asked, *solved])
-        yield from self._through_columns()
-        if self.rows:
-            yield from parted("d_key", "d_key", self.rows)
 
     def border(self) -> Iterator[str]:
         """The part of every decay's cotangent in what the chunk hands on: first the states that it decays."""

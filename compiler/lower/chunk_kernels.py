@@ -166,10 +166,10 @@ class ChunkMaker(Maker):
         for section in ("queries", "values", "keys"):
             done |= {f"role {role.name}" for role in self.roles if role.kind in PHASES[section]}
             last = section == "keys"
-            if section != "queries":  # what was loaded long ago is loaded again rather than kept
-                writer.forget()
             if last:
                 sections["again"] = self.again(writer)
+            else:  # what was loaded long ago is loaded again rather than kept
+                writer.forget()
             ready = [value for value in wanted if needs[value] <= done and (last or needs[value])]
             writer.lower_missing(ready)
             statements = _taken(writer)
@@ -181,11 +181,14 @@ class ChunkMaker(Maker):
         return sections
 
     def again(self, writer: TileWriter) -> tuple[Statement, ...]:
-        """The rows that cotangents of scales and decays are sums of, as ``late_ROLE``."""
-        kinds = ("key", "erase", "write") if self.facts.decay != "none" else ("erase",) if self.facts.scaled else ()
-        roles = [role for role in self.roles if role.kind in kinds]
-        writer.lower_missing(role.value for role in roles)
-        named = [s for role in roles for s in self.whole(writer, f"late_{role.name}", role.value, role.axes)]
+        """Decays, and as ``late_ROLE`` the rows that cotangents of scales and decays are sums of."""
+        decays = self.facts.decay != "none"
+        kinds = ("key", "erase", "write") if decays else ("erase",) if self.facts.scaled else ()
+        names = {role: f"late_{role.name}" for role in self.roles if role.kind in kinds}
+        names |= {role: role.name for role in self.roles if role.kind in ("log", "sign")}
+        writer.forget(live(writer.body, (role.value for role in names if role.kind == "log")))
+        writer.lower_missing(role.value for role in names)
+        named = [s for role, name in names.items() for s in self.whole(writer, name, role.value, role.axes)]
         return (*_taken(writer), *named)
 
     def needs(self) -> list[set[str]]:
