@@ -35,10 +35,11 @@ def chunk_blocks(facts: ChunkFacts, blocks: Sequence[str], first: str) -> dict[s
         "queries": lambda: [*p.cotangents_of_reads(), *p.cotangents_of_queries()],
         "costates": p.cotangents_of_solves,
         "writes": lambda: [*p.cotangents_of_writes(), *p.values_apart()],
-        "again": p.again,
+        "again_queries": p.moved_queries,
+        "again_keys": p.cumulated,
         "keys": lambda: [*p.cotangents_of_erases(), *p.cotangents_of_keys()],
         "update": p.update,
         "update_back": p.update_back,
-        "logs": lambda: [*p.cotangents_of_decays(), *p.unflipped()],
+        "logs": p.cotangents_of_decays,
     }
     return {block: list(printers[block]()) for block in blocks if block in printers}

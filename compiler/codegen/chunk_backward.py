@@ -46,14 +46,7 @@ class ChunkBackward(ChunkForward):
                     for p, _ in pairings
                     if p.y == key
                 ]
-                if self.scalar and not alone:
-                    first, *terms = terms
-                    yield f"d_{value} = {first}"
-                    product = f"{value} * d_{value}"
-                    yield f"border_log += tl.sum({product if m.vector else f'tl.sum({product}, axis=1)'}, axis=0)"
-                    yield from (f"d_{value} += {term}" for term in terms)
-                else:
-                    yield f"d_{value} = {' + '.join(terms)}"
+                yield f"d_{value} = {' + '.join(terms)}"
         if self.rows:
             yield from self.products([] if alone else self.overlaps, turned=True)
             for n, m in enumerate(f.members):
@@ -113,15 +106,15 @@ class ChunkBackward(ChunkForward):
                 yield from self.products([renamed(p, f"d_{r.name}") for p, _ in self._column_pairings(r)])
                 for p, value in self._column_pairings(r):
                     yield f"d_{r.query} += {self.dot(f'd_{r.name}_{p.y}', value)}"
-        if f.decay != "none":
-            for q in f.queries:
-                if q.over == "mix":
-                    yield f"moved_{q.name} = {self._along(f'{q.name} * d_{q.name}')}"
-        if f.signed:
-            tile = "" if self.channel else "[:, None]"
-            for q in f.queries:
-                if q.over == "mix":
-                    yield f"d_{q.name} = d_{q.name} * {'flip_upto' if q.before else 'flip'}{tile}"
+
+    def moved_queries(self) -> Iterator[str]:
+        """Cotangents of queries before their signs were folded in, and what decays get of them."""
+        tile = "" if self.channel else "[:, None]"
+        for q in self.f.queries:
+            if q.over == "mix" and self.f.signed:
+                yield f"d_{q.name} = d_{q.name} * {'flip_upto' if q.before else 'flip'}{tile}"
+            if q.over == "mix" and self.f.decay != "none":
+                yield f"moved_{q.name} = {self._along(f'late_{q.name} * d_{q.name}')}"
 
     def _products_back(self, p: Pairing) -> list[tuple[str, str, Memory]]:
         """The cotangents on x's side and values on y's whose products are the cotangent of a pairing's matrix."""
@@ -151,6 +144,8 @@ class ChunkBackward(ChunkForward):
         if any(f.reader):
             yield from parted("d_erase", "d_erase", self.rows)
         for i, scaled in enumerate(f.scale):
+            if f.signed and f.reader[i]:
+                yield f"d_erase_{i} = d_erase_{i} * flip_seen_{i}"
             if scaled:
                 yield f"d_scale_{i} = tl.sum(late_erase_{i} * d_erase_{i}, axis=1)"
                 yield f"d_erase_{i} = scale_{i}[:, None] * d_erase_{i}"
@@ -169,6 +164,11 @@ class ChunkBackward(ChunkForward):
         yield from self._through_columns()
         if self.rows:
             yield from parted("d_key", "d_key", self.rows)
+        if self.f.signed:
+            for i in range(len(self.f.links)):
+                yield f"d_key_{i} = d_key_{i} * flip_written_{i}"
+            for j in range(len(self.f.given)):
+                yield f"d_write_{j} = d_write_{j} * flip{'' if self.channel else '[:, None]'}"
 
     def _keys_from_end(self) -> Iterator[str]:
         """Cotangents of keys by way of the state after the chunk."""
@@ -182,8 +182,16 @@ class ChunkBackward(ChunkForward):
             ]
             total = " + ".join(terms)
             yield f"d_{key} = {self.to_end(f'({total})', g)}"
-            if self.channel:
-                yield f"border_log += tl.sum({key} * d_{key}, axis=0)"
+            if f.decay != "none":
+                yield f"border_log += tl.sum({self._along(f'{self._late(key)} * d_{key}')}, axis=0)"
+
+    def _late(self, key: str) -> str:
+        """Rows that were computed again, with their signs; those of several substeps are still there as one tile."""
+        if key == "key":
+            flip = " * flip_written_0" if self.f.signed else ""
+            return f"late_key_0{flip}" if self.rows == 1 else key
+        flip = f" * flip{'' if self.channel else '[:, None]'}" if self.f.signed else ""
+        return f"late_{key}{flip}"
 
     def border(self) -> Iterator[str]:
         """The part of every decay's cotangent in what the chunk hands on: first the states that it decays."""
@@ -272,19 +280,6 @@ class ChunkBackward(ChunkForward):
         for n, m in enumerate(self.f.members):
             if self.rows and self.has_value(m):
                 yield from parted("d_value", f"d_value_{n}", self.rows, f"_{n}")
-
-    def unflipped(self) -> Iterator[str]:
-        """Cotangents of keys and erase keys before their signs were folded in."""
-        f = self.f
-        if not f.signed:
-            return
-        tile = "" if self.channel else "[:, None]"
-        for i in range(len(f.links)):
-            yield f"d_key_{i} = d_key_{i} * flip_written_{i}"
-            if f.reader[i]:
-                yield f"d_erase_{i} = d_erase_{i} * flip_seen_{i}"
-        for j in range(len(f.given)):
-            yield f"d_write_{j} = d_write_{j} * flip{tile}"
 
     def update_back(self) -> Iterator[str]:
         """The cotangents of the states before the chunk."""

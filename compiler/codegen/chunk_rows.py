@@ -18,7 +18,7 @@ class ChunkRows(ChunkWords):
             yield f"micro = tl.arange(0, {f.chunk * self.rows})"
             yield f"step, sub = micro // {self.rows}, micro % {self.rows}"
             yield f"link = {self._table(f.links)}"
-        yield from self._cumulated()
+        yield from self.cumulated()
         if f.signed:
             yield from self._signs()
         yield from self._rows("key", [True] * len(f.links))
@@ -28,8 +28,9 @@ class ChunkRows(ChunkWords):
             self.kept(f"write_{j}", f"write_{j}") for j in range(len(f.given)) if self.f.operand != "tl.float32"
         )
 
-    def _cumulated(self) -> Iterator[str]:
-        """Decays from the start of the chunk to every moment."""
+    def cumulated(self) -> Iterator[str]:
+        """Decays from the start of the chunk to every moment. They are computed again from logarithms that were loaded
+        again: what pairs of rows have decayed is then not what it was to the compiler, which would keep it so long."""
         f = self.f
         if f.decay == "none":
             return
@@ -96,24 +97,11 @@ class ChunkRows(ChunkWords):
                     f"odd_{s}" for at, s in enumerate(f.signs) if s is not None and (at < link or (post and at == link))
                 ]
                 yield f"flip_{word}_{i} = _parity({' + '.join(['odd_upto', *past])}){tile}"
-        yield from self._flipped("")
-
-    def _flipped(self, prefix: str) -> Iterator[str]:
-        """Signs folded into the rows whose names have a prefix."""
-        f, tile = self.f, "" if self.channel else "[:, None]"
-        for i in range(len(f.links)):
-            yield f"{prefix}key_{i} = {prefix}key_{i} * flip_written_{i}"
+            yield f"key_{i} = key_{i} * flip_written_{i}"
             if f.reader[i]:
-                yield f"{prefix}erase_{i} = {prefix}erase_{i} * flip_seen_{i}"
+                yield f"erase_{i} = erase_{i} * flip_seen_{i}"
         for j in range(len(f.given)):
-            yield f"{prefix}write_{j} = {prefix}write_{j} * flip{tile}"
-
-    def again(self) -> Iterator[str]:
-        """Decays from logarithms that were loaded again: what pairs of rows have decayed is no longer what it was to
-        the compiler, which would keep it for pairs that were needed before. Rows that were computed again."""
-        yield from self._cumulated()
-        if self.f.signed:
-            yield from self._flipped("late_")
+            yield f"write_{j} = write_{j} * flip{tile}"
 
     def _rows(self, kind: str, present: Sequence[bool], ending: str = "", vector: bool = False) -> Iterator[str]:
         """The rows of all substeps as one tile; those that a link does not have are zero (a scale is one)."""

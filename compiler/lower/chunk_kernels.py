@@ -59,10 +59,12 @@ _BACK = (
     "reads",
     "cotangents",
     "queries",
+    "again_queries",
     "gradients_queries",
+    "again_values",
     "writes",
     "gradients_values",
-    "again",
+    "again_keys",
     "keys",
 )
 
@@ -166,10 +168,7 @@ class ChunkMaker(Maker):
         for section in ("queries", "values", "keys"):
             done |= {f"role {role.name}" for role in self.roles if role.kind in PHASES[section]}
             last = section == "keys"
-            if last:
-                sections["again"] = self.again(writer)
-            else:  # what was loaded long ago is loaded again rather than kept
-                writer.forget()
+            sections[f"again_{section}"] = self.again(writer, section)
             ready = [value for value in wanted if needs[value] <= done and (last or needs[value])]
             writer.lower_missing(ready)
             statements = _taken(writer)
@@ -180,13 +179,18 @@ class ChunkMaker(Maker):
             sections["gradients" if last else f"gradients_{section}"] = tuple(statements)
         return sections
 
-    def again(self, writer: TileWriter) -> tuple[Statement, ...]:
-        """Decays, and as ``late_ROLE`` the rows that cotangents of scales and decays are sums of."""
-        decays = self.facts.decay != "none"
-        kinds = ("key", "erase", "write") if decays else ("erase",) if self.facts.scaled else ()
-        names = {role: f"late_{role.name}" for role in self.roles if role.kind in kinds}
-        names |= {role: role.name for role in self.roles if role.kind in ("log", "sign")}
-        writer.forget(live(writer.body, (role.value for role in names if role.kind == "log")))
+    def again(self, writer: TileWriter, section: str) -> tuple[Statement, ...]:
+        """What was loaded long ago is loaded again rather than kept: as ``late_ROLE`` the rows that cotangents of
+        scales and decays are sums of; before those of keys also the decays."""
+        last, decays = section == "keys", self.facts.decay != "none"
+        kinds = {"queries": ("query",), "values": ("key", "write"), "keys": ("key", "erase", "write")}[section]
+        if not decays:
+            kinds = ("erase",) if last and self.facts.scaled else ()
+        columns = {query.name for query in self.facts.queries if query.over == "column"}
+        names = {role: f"late_{role.name}" for role in self.roles if role.kind in kinds and role.name not in columns}
+        logs = [role for role in self.roles if last and role.kind == "log"]
+        names |= {role: role.name for role in logs}
+        writer.forget(live(writer.body, (role.value for role in logs)))
         writer.lower_missing(role.value for role in names)
         named = [s for role, name in names.items() for s in self.whole(writer, name, role.value, role.axes)]
         return (*_taken(writer), *named)
