@@ -21,7 +21,7 @@ def chunk_blocks(facts: ChunkFacts, blocks: Sequence[str], first: str) -> dict[s
         p.narrow |= {"inverse", "inverse_t"}
     printers: dict[str, Callable[[], Iterable[str]]] = {
         "state": lambda: [*p.states_kept(), *(p.costates_kept() if back and "update_back" not in blocks else ())],
-        "decays": p.decays,
+        "decays": lambda: [*p.decays(), *(p.border() if "logs" in blocks else ())],
         "inverse": p.inverse,
         "keep": lambda: [f"tl.store({place}, inverse{f', mask={first}' if first else ''})"] if solves else [],
         "kept": lambda: [
@@ -35,9 +35,11 @@ def chunk_blocks(facts: ChunkFacts, blocks: Sequence[str], first: str) -> dict[s
         "queries": lambda: [*p.cotangents_of_reads(), *p.cotangents_of_queries()],
         "costates": p.cotangents_of_solves,
         "writes": lambda: [*p.cotangents_of_writes(), *p.values_apart()],
-        "keys": p.cotangents_of_keys,
+        "again_queries": p.moved_queries,
+        "again_keys": p.cumulated,
+        "keys": lambda: [*p.cotangents_of_erases(), *p.cotangents_of_keys()],
         "update": p.update,
         "update_back": p.update_back,
-        "logs": lambda: [*p.cotangents_of_decays(), *p.unflipped()],
+        "logs": p.cotangents_of_decays,
     }
     return {block: list(printers[block]()) for block in blocks if block in printers}

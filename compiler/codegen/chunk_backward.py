@@ -13,7 +13,8 @@ class ChunkBackward(ChunkForward):
     """Prints the blocks of backward kernels."""
 
     # Pairs within one step have not decayed: what they contribute to the decays' cotangents cancels, and where decays
-    # are strong would leave rounding of something large. So they are added after those are taken.
+    # are strong would leave rounding of something large. So they are added after those are taken; so is what a chunk
+    # hands on of its last steps.
 
     @property
     def _aparts(self) -> bool:
@@ -70,10 +71,14 @@ class ChunkBackward(ChunkForward):
         mixed = [r for r in f.reads if r.over == "mix"]
         whole = {p.name: p for p in self.asks if p.ys == "step"}  # rows of several substeps keep their own step's
         asked = [p for p in self._asked() if p.y == "key" or not alone]
+        if not alone:
+            yield from (f"d_{key} = tl.zeros({key}.shape, tl.float32)" for key, _ in self._keys())
         for p in asked if not self.channel else ():
             # side by side, as they share the factor of how much pairs have decayed
             yield from self.products([whole.get(p.name, p)], turned=True)
-            yield from () if alone else self.matrix_back(p, turned=True)
+            if not alone:
+                yield from self.matrix_back(p, turned=True)
+                yield from self.spread_y([p])
         if self.channel:
             yield from self.products([whole.get(p.name, p) for p in asked], turned=True)
         for p in self._same():
@@ -84,7 +89,7 @@ class ChunkBackward(ChunkForward):
             yield from self.products([renamed(p, f"d_{read.name}") for p, _ in pairings], turned=True)
         for n, m in enumerate(f.members):
             for key, value, g in self._wrote(n)[: 1 if alone else None]:
-                terms = [self._from_end(f"({self.to_end(key, g)})", f"d_{m.state}", m)]
+                terms = [self.from_end(key, g, f"d_{m.state}", m)]
                 terms += [self.apply(f"{key}_{r.query}", f"d_{r.name}", m) for r in mixed if r.member == n]
                 terms += [text for r in mixed if r.member == n for text in self._same_value(key, r, m)]
                 terms += [
@@ -134,9 +139,6 @@ class ChunkBackward(ChunkForward):
                 if r.over == "column" or not self.f.members[r.member].vector:
                     yield self.kept(f"d_{r.name}", f"d_{r.name}")
 
-    def _from_end(self, x: str, state: str, m: Memory) -> str:
-        return f"tl.sum({x} * {state}[None, :], axis=1)" if m.vector else self.dot(x, state)
-
     def cotangents_of_queries(self) -> Iterator[str]:
         """Cotangents of queries: by way of the state, then of the chunk's own writes."""
         f = self.f
@@ -160,16 +162,18 @@ class ChunkBackward(ChunkForward):
                 yield from self.products([renamed(p, f"d_{r.name}") for p, _ in self._column_pairings(r)])
                 for p, value in self._column_pairings(r):
                     yield f"d_{r.query} += {self.dot(f'd_{r.name}_{p.y}', value)}"
-        if f.decay != "none":
-            for q in f.queries:
-                if q.over == "mix":
-                    yield f"moved_{q.name} = {self._along(f'{q.name} * d_{q.name}')}"
+
+    def moved_queries(self) -> Iterator[str]:
+        """What decays get of queries' cotangents, and those before signs were folded in."""
+        tile = "" if self.channel else "[:, None]"
+        mixed = [q for q in self.f.queries if q.over == "mix"]
+        flips = {q.name: f" * {'flip_upto' if q.before else 'flip'}{tile}" if self.f.signed else "" for q in mixed}
+        if self.f.decay != "none":
+            for q in mixed:
+                yield f"moved_{q.name} = {self._along(f'late_{q.name}{flips[q.name]} * d_{q.name}')}"
         yield from self._same_x()
-        if f.signed:
-            tile = "" if self.channel else "[:, None]"
-            for q in f.queries:
-                if q.over == "mix":
-                    yield f"d_{q.name} = d_{q.name} * {'flip_upto' if q.before else 'flip'}{tile}"
+        if self.f.signed:
+            yield from (f"d_{q.name} = d_{q.name}{flips[q.name]}" for q in mixed)
 
     def _products_back(self, p: Pairing) -> list[tuple[str, str, Memory]]:
         """The cotangents on x's side and values on y's whose products are the cotangent of a pairing's matrix."""
@@ -180,42 +184,60 @@ class ChunkBackward(ChunkForward):
             found = [(f"d_value_{n}", n) for n in range(len(f.members))]
         return [(d, value, f.members[n]) for d, n in found for key, value, _ in self._wrote(n) if key == p.y]
 
-    def cotangents_of_keys(self) -> Iterator[str]:
-        """Cotangents of erase keys and keys: by way of the state, then of the chunk's own reads."""
+    def _solved(self) -> list[Pairing]:
+        return [p for p in (*self.solves, *self.overlaps) if self._products_back(p)]
+
+    def cotangents_of_erases(self) -> Iterator[str]:
+        """Cotangents of erase keys and scales: by way of the state, then of the chunk's own writes."""
         f = self.f
-        solved = [p for p in (*self.solves, *self.overlaps) if self._products_back(p)]
-        if self.rows:
-            terms = [self.with_state(f"d_value_{n}", "seen", m.state, m) for n, m in enumerate(f.members)]
-            yield f"d_erase = {' + '.join(terms)}"
+        if not self.rows:
+            return
+        terms = [self.with_state(f"d_value_{n}", "seen", m.state, m) for n, m in enumerate(f.members)]
+        yield f"d_erase = {' + '.join(terms)}"
+        for p in self._solved():
+            yield from self.matrix_back(p)
+            if not self.channel:
+                yield from self.spread_x([p])
+        if self.channel:
+            yield from self.spread_x(self._solved())
+        if any(f.reader):
+            yield from parted("d_erase", "d_erase", self.rows)
+        for i, scaled in enumerate(f.scale):
+            if f.signed and f.reader[i]:
+                yield f"d_erase_{i} = d_erase_{i} * flip_seen_{i}"
+            if scaled:
+                yield f"d_scale_{i} = tl.sum(late_erase_{i} * d_erase_{i}, axis=1)"
+                yield f"d_erase_{i} = scale_{i}[:, None] * d_erase_{i}"
+
+    def cotangents_of_keys(self) -> Iterator[str]:
+        """Cotangents of keys, what they are by way of the state apart: from the chunk's own reads."""
+        asked, solved = self._asked(), self._solved()
+        if self.channel:
+            for p in (*asked, *solved):
+                yield from self.matrix_back(p, turned=True)
+            yield from self.spread_y([*asked, *solved])
+        else:
             for p in solved:
-                yield from self.matrix_back(p)
-            yield from self.spread_x(solved)
-        asked = self._asked()
-        for p in (*(asked if self.channel else ()), *solved):
-            yield from self.matrix_back(p, turned=True)
-        for key, _ in self._keys():
-            yield f"d_{key} = tl.zeros({key}.shape, tl.float32)"
-        yield from self.spread_y([*asked, *solved])
+                yield from self.matrix_back(p, turned=True)
+                yield from self.spread_y([p])
         yield from self._through_columns()
-        if f.scaled:
-            yield "d_scale = tl.sum(erase * d_erase, axis=1)"
-            yield "d_erase = scale[:, None] * d_erase"
-        parts = [("d_key", self.rows > 0), ("d_erase", any(f.reader)), ("d_scale", f.scaled)]
-        if f.decay != "none":
-            yield from (f"wrote_{key} = {self._along(f'{key} * d_{key}')}" for key, _ in self._keys())
-            if any(f.reader):
-                yield f"read_erase = {self._along('erase * d_erase')}"
-            parts += [("wrote_key", self.rows > 0), ("read_erase", any(f.reader))]
-        yield from self._through_end()
-        parts += [("handed_key", self.rows > 0 and f.decay != "none")]
+        rows = self.rows > 0 and self.f.decay != "none"
+        if self.f.decay != "none":
+            yield from (f"wrote_{key} = {self._along(f'{self._late(key)} * d_{key}')}" for key, _ in self._keys())
+        yield from self._keys_from_end()
         yield from self._same_y()
         yield from self._same_columns()
-        for name, there in parts:
+        for name, there in (("d_key", self.rows > 0), ("wrote_key", rows), ("handed_key", rows)):
             if there:
                 yield from parted(name, name, self.rows)
+        if self.f.signed:
+            for i in range(len(self.f.links)):
+                yield f"d_key_{i} = d_key_{i} * flip_written_{i}"
+            for j in range(len(self.f.given)):
+                yield f"d_write_{j} = d_write_{j} * flip{'' if self.channel else '[:, None]'}"
 
-    def _through_end(self) -> Iterator[str]:
-        """Cotangents of keys by way of the state that the chunk hands on, and the parts of decays in that."""
+    def _keys_from_end(self) -> Iterator[str]:
+        """Cotangents of keys by way of the state after the chunk."""
         f = self.f
         for key, g in self._keys():
             terms = [
@@ -227,15 +249,28 @@ class ChunkBackward(ChunkForward):
             total = " + ".join(terms)
             yield f"end_{key} = {self.to_end(f'({total})', g)}"
             if f.decay != "none":
-                yield f"handed_{key} = {self._along(f'{key} * end_{key}')}"
+                yield f"handed_{key} = {self._along(f'{self._late(key)} * end_{key}')}"
             yield f"d_{key} += end_{key}"
-        if f.decay != "none":
-            parts = []
-            for m in f.members:
-                product = f"{m.state} * d_{m.state}"
-                whole = product if m.vector else f"tl.sum({product}, axis=1)"
-                parts.append(f"tl.exp2(total) * {whole if self.channel else f'tl.sum({whole}, axis=0)'}")
-            yield f"border_log = {' + '.join(parts)}"
+
+    def _late(self, key: str) -> str:
+        """Rows that were computed again, with their signs; those of several substeps are still there as one tile."""
+        if key == "key":
+            flip = " * flip_written_0" if self.f.signed else ""
+            return f"late_key_0{flip}" if self.rows == 1 else key
+        flip = f" * flip{'' if self.channel else '[:, None]'}" if self.f.signed else ""
+        return f"late_{key}{flip}"
+
+    def border(self) -> Iterator[str]:
+        """The part of every decay's cotangent in what the chunk hands on: first the states that it decays."""
+        if self.f.decay == "none":
+            return
+        parts = []
+        for m in self.f.members:
+            product = f"{m.state} * d_{m.state}"
+            whole = product if m.vector else f"tl.sum({product}, axis=1)"
+            parts.append(whole if self.channel else f"tl.sum({whole}, axis=0)")
+        sign = "flip_all * " if self.f.signed else ""
+        yield f"border_log = {sign}tl.exp2(total) * ({' + '.join(parts)})"
 
     def outer_state(self, value: str, state: str, m: Memory) -> str:
         return f"{value}[:, None] * {state}[None, :]" if m.vector else self.dot(value, f"tl.trans({state})")
@@ -297,7 +332,12 @@ class ChunkBackward(ChunkForward):
                 (before if read.before else after).append(self._along(f"{value} * d_{read.name}"))
         after += [f"-wrote_write_{j}" for j in range(len(f.given))]
         links = range(len(f.links))
-        rows = [f"read_erase_{i} - wrote_key_{i}" if f.reader[i] else f"-wrote_key_{i}" for i in links]
+        for i in links:
+            if f.scale[i] and self.scalar:
+                yield f"read_at_{i} = scale_{i} * d_scale_{i}"
+            elif f.reader[i]:
+                yield f"read_at_{i} = {self._along(f'late_erase_{i} * d_erase_{i}')}"
+        rows = [f"read_at_{i} - wrote_key_{i}" if f.reader[i] else f"-wrote_key_{i}" for i in links]
         handed = [f"handed_key_{i}" for i in links] + [f"handed_write_{j}" for j in range(len(f.given))]
         yield f"later = _sum_after({signed_sum([*after, *before, *rows])})"
         yield f"earlier = _sum_before({signed_sum(handed)}) + border_log"
@@ -311,7 +351,7 @@ class ChunkBackward(ChunkForward):
                 if link >= number:
                     own.append(f"-wrote_key_{i}")
                 if f.reader[i] and (link > number or (link == number and f.post[i])):
-                    own.append(f"read_erase_{i}")
+                    own.append(f"read_at_{i}")
             yield f"d_{log} = tl.where({log} * 1.4426950408889634 > -150.0, {signed_sum(['later', *own])}, 0.0)"
 
     def values_apart(self) -> Iterator[str]:
@@ -319,19 +359,6 @@ class ChunkBackward(ChunkForward):
         for n, m in enumerate(self.f.members):
             if self.rows and self.has_value(m):
                 yield from parted("d_value", f"d_value_{n}", self.rows, f"_{n}")
-
-    def unflipped(self) -> Iterator[str]:
-        """Cotangents of keys and erase keys before their signs were folded in."""
-        f = self.f
-        if not f.signed:
-            return
-        tile = "" if self.channel else "[:, None]"
-        for i in range(len(f.links)):
-            yield f"d_key_{i} = d_key_{i} * flip_written_{i}"
-            if f.reader[i]:
-                yield f"d_erase_{i} = d_erase_{i} * flip_seen_{i}"
-        for j in range(len(f.given)):
-            yield f"d_write_{j} = d_write_{j} * flip{tile}"
 
     def update_back(self) -> Iterator[str]:
         """The cotangents of the states before the chunk."""
@@ -342,9 +369,9 @@ class ChunkBackward(ChunkForward):
                     continue
                 g = "upto" if r.before else "until"
                 if r.over == "mix":
-                    terms.append(self.into_state(f"({self.from_start(r.query, g)})", f"d_{r.name}", m))
+                    terms.append(self.at_start(r.query, g, f"d_{r.name}", m))
                 else:
                     terms.append(self.dot(f"tl.trans({self.from_start(f'd_{r.name}', g)})", r.query))
             if self.rows:
-                terms.append(self.into_state(f"({self.from_start('erase', 'seen')})", f"d_asked_{n}", m))
+                terms.append(self.at_start("erase", "seen", f"d_asked_{n}", m))
             yield f"d_{m.state} = {' + '.join(terms)}"

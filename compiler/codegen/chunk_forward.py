@@ -100,7 +100,7 @@ class ChunkForward(ChunkPairs):
         """The states after the chunk."""
         for n, m in enumerate(self.f.members):
             terms = [self.decayed(m.state, m)]
-            terms += [self.into_state(f"({self.to_end(key, g)})", value, m) for key, value, g in self._wrote(n)]
+            terms += [self.at_end(key, g, value, m) for key, value, g in self._wrote(n)]
             text = " + ".join(terms)
             if self.f.signed:
                 text = f"{self._flip_all(m)} * ({text})"

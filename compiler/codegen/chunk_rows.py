@@ -13,22 +13,12 @@ class ChunkRows(ChunkWords):
     def decays(self) -> Iterator[str]:
         """Cumulated decays and signs, and the rows of all substeps in the order of time."""
         f = self.f
-        # counted from the start of the sequence: what compares rows would otherwise be kept in registers all along
-        yield "row = i + o_rows"
+        yield "row = o_rows"
         if self.rows > 1:
-            yield f"micro = i * {self.rows} + tl.arange(0, {f.chunk * self.rows})"
+            yield f"micro = tl.arange(0, {f.chunk * self.rows})"
             yield f"step, sub = micro // {self.rows}, micro % {self.rows}"
             yield f"link = {self._table(f.links)}"
-        if f.decay != "none":
-            for log in filter(None, f.logs):
-                yield f"base_{log} = _bounded({log})"
-            parts = [f"base_{log}" for log in filter(None, f.logs)]
-            yield f"log = {' + '.join(parts)}"
-            yield "until = tl.cumsum(log, axis=0)"
-            yield "upto = until - log"
-            yield "total = tl.sum(log, axis=0)"
-            yield from self._moments("written", "upto", "base_", f.logs, post=[True] * len(f.links))
-            yield from self._moments("seen", "upto", "base_", f.logs, post=f.post)
+        yield from self.cumulated()
         if f.signed:
             yield from self._signs()
         yield from self._rows("key", [True] * len(f.links))
@@ -37,6 +27,22 @@ class ChunkRows(ChunkWords):
         yield from (
             self.kept(f"write_{j}", f"write_{j}") for j in range(len(f.given)) if self.f.operand != "tl.float32"
         )
+
+    def cumulated(self) -> Iterator[str]:
+        """Decays from the start of the chunk to every moment. They are computed again from logarithms that were loaded
+        again: what pairs of rows have decayed is then not what it was to the compiler, which would keep it so long."""
+        f = self.f
+        if f.decay == "none":
+            return
+        for log in filter(None, f.logs):
+            yield f"base_{log} = _bounded({log})"
+        parts = [f"base_{log}" for log in filter(None, f.logs)]
+        yield f"log = {' + '.join(parts)}"
+        yield "until = tl.cumsum(log, axis=0)"
+        yield "upto = until - log"
+        yield "total = tl.sum(log, axis=0)"
+        yield from self._moments("written", "upto", "base_", f.logs, post=[True] * len(f.links))
+        yield from self._moments("seen", "upto", "base_", f.logs, post=f.post)
 
     def _table(self, numbers: Sequence[int]) -> str:
         """A number for each row by its place within the step."""

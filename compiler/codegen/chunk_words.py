@@ -105,7 +105,7 @@ class ChunkWords:
         """What vectors read of a state that has decayed until ``g``."""
         if self.channel:
             x = f"{x} * tl.exp2({g})"
-        text = f"tl.sum({x} * {state}[None, :], axis=1)" if m.vector else self.dot(x, state)
+        text = self._in_state(x, state, m)
         return f"{text} * tl.exp2({g}){'' if m.vector else '[:, None]'}" if self.scalar else text
 
     def with_state(self, d: str, g: str, state: str, m: Memory) -> str:
@@ -125,6 +125,28 @@ class ChunkWords:
         if self.channel:
             return f"{x} * tl.exp2(total[None, :] - {g})"
         return f"{x} * tl.exp2(total - {g})[:, None]" if self.scalar else x
+
+    # A scalar decay scales rows of a product as well as those of an operand: keys are then operands as they are.
+
+    def from_end(self, key: str, g: str, state: str, m: Memory) -> str:
+        """What keys, decayed to the end of the chunk, find in a state."""
+        text = self._in_state(f"({self.to_end(key, g)})" if self.channel else key, state, m)
+        return f"{text} * tl.exp2(total - {g}){'' if m.vector else '[:, None]'}" if self.scalar else text
+
+    def at_end(self, key: str, g: str, value: str, m: Memory) -> str:
+        """The state that values at keys make by the end of the chunk."""
+        if self.scalar:
+            return self.into_state(key, f"({value} * tl.exp2(total - {g}){'' if m.vector else '[:, None]'})", m)
+        return self.into_state(f"({self.to_end(key, g)})", value, m)
+
+    def at_start(self, key: str, g: str, value: str, m: Memory) -> str:
+        """The state whose decay until ``g`` makes these values at keys, summed over rows."""
+        if self.scalar:
+            return self.into_state(key, f"({value} * tl.exp2({g}){'' if m.vector else '[:, None]'})", m)
+        return self.into_state(f"({self.from_start(key, g)})", value, m)
+
+    def _in_state(self, x: str, state: str, m: Memory) -> str:
+        return f"tl.sum({x} * {state}[None, :], axis=1)" if m.vector else self.dot(x, state)
 
     def decayed(self, state: str, m: Memory) -> str:
         """A state, decayed over the whole chunk."""
