@@ -22,7 +22,17 @@ HEADERS = ("vector.hpp", "mathematics.hpp", "numbers.hpp", "parallel.hpp")
 LENGTHS = [name for name in INTEGERS if name != "direction"]
 """Arguments on whose values Triton must not specialise a kernel."""
 
-CHUNK_HELPERS = ("bounded", "parity", "apart", "border", "interleave_rows", "even_odd", "unit_lower_inverse")
+CHUNK_HELPERS = (
+    "bounded",
+    "parity",
+    "apart",
+    "border",
+    "block_start",
+    "sum_before",
+    "interleave_rows",
+    "even_odd",
+    "unit_lower_inverse",
+)
 """Functions of the helpers template that chunk kernels call."""
 
 _MARKER = re.compile(r"^( *)@@(\w+)$")
