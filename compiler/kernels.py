@@ -25,9 +25,10 @@ from .lower.scan import Scan, lower_scan
 from .lower.split import Split, split
 from .lower.stepwise import Stepwise, cut_program, lower_stepwise
 from .options import KernelOptions
-from .strategies import chunk, recurrent, recurrent_cpu, scan, stepwise
+from .strategies import chunk, recurrent, recurrent_cpu, scan
 from .strategies.chunk import NAME as CHUNKED
 from .strategies.chunk import PassPlan
+from .strategies.gpu import gpu_verdicts
 from .strategies.recurrent import NAME as RECURRENT
 from .strategies.scan import NAME as SCAN
 from .strategies.stepwise import NAME as STEPWISE
@@ -44,8 +45,7 @@ CHUNK = 16
 class Compiled:
     """Everything between a typed recurrence and its source text.
 
-    ``verdicts`` are those of all strategies in order of preference; ``lowered`` is what the first
-    that applies made of the recurrence.
+    ``verdicts`` are those of all strategies; ``lowered`` is what the one that was taken made of the recurrence.
     """
 
     split: Split
@@ -62,8 +62,8 @@ class Compiled:
                 return STEPWISE
             case Scan():
                 return SCAN
-            case Chain():
-                return CHUNKED
+            case Chain(parts=parts):
+                return CHUNKED if any(isinstance(lowered, Chunked) for _, lowered in parts) else SCAN
         return RECURRENT
 
     @property
@@ -104,19 +104,14 @@ def _for_triton(
 ) -> tuple[tuple[Verdict, ...], Chain | Recurrent | Scan | Stepwise]:
     core, tiles = parts.core, dict(options.tiles)
     layout, groups, planned = recurrent.layout(core, sizes, tiles), scan.groups(core, step), chunk.plan_passes(core)
-    verdicts = (
-        chunk.verdict(planned, sizes),
-        scan.verdict(core, groups, sizes),
-        recurrent.verdict(core, layout),
-        stepwise.verdict(core),
-    )
+    verdicts = gpu_verdicts(core, layout, groups, planned, sizes, options, options.chunk or CHUNK)
     match choose(verdicts, strategy):
         case "stepwise":
             cut = recurrent.layout(cut_program(core), sizes, tiles)
             return verdicts, lower_stepwise(core, step, cut, options.strided)
         case "scan" if not isinstance(groups, Reason):
             return verdicts, _scan(core, step, groups, sizes, options, ())
-        case "chunk" if not isinstance(planned, Reason):
+        case "scan" | "chunk" if not isinstance(planned, Reason):
             return verdicts, _chain(planned, sizes, options)
     lowered = lower_recurrent(
         core,
