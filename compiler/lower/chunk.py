@@ -124,12 +124,14 @@ class ChunkFacts:
 @dataclass(frozen=True)
 class ChunkOptions:
     """How kernels compute: ``operand`` is the element type of matrix products (``tl.float32``, ``tl.bfloat16``,
-    ``tl.float16``), ``precision`` the form of float32 ones; ``started`` whether start states are given."""
+    ``tl.float16``), ``precision`` the form of float32 ones; ``started`` whether start states are given, ``packed``
+    whether sequences of different lengths lie one after another."""
 
     operand: str
     precision: str
     strided: bool
     started: bool = True
+    packed: bool = False
 
 
 def roles_and_facts(
