@@ -26,9 +26,10 @@ from .lower.split import Split, split
 from .lower.stepwise import Stepwise, cut_program, lower_stepwise
 from .lower.two_pass import TwoPassKernels, factor_passes, lower_two_pass
 from .options import KernelOptions
-from .strategies import chunk, recurrent, recurrent_cpu, scan, stepwise, two_pass
+from .strategies import chunk, recurrent, recurrent_cpu, scan, two_pass
 from .strategies.chunk import NAME as CHUNKED
 from .strategies.chunk import PassPlan
+from .strategies.gpu import gpu_verdicts
 from .strategies.recurrent import NAME as RECURRENT
 from .strategies.scan import NAME as SCAN
 from .strategies.stepwise import NAME as STEPWISE
@@ -45,8 +46,7 @@ CHUNK = 16
 class Compiled:
     """Everything between a typed recurrence and its source text.
 
-    ``verdicts`` are those of all strategies in order of preference; ``lowered`` is what the first
-    that applies made of the recurrence.
+    ``verdicts`` are those of all strategies; ``lowered`` is what the one that was taken made of the recurrence.
     """
 
     split: Split
@@ -63,8 +63,8 @@ class Compiled:
                 return STEPWISE
             case Scan():
                 return SCAN
-            case Chain():
-                return CHUNKED
+            case Chain(parts=parts):
+                return CHUNKED if any(isinstance(lowered, Chunked) for _, lowered in parts) else SCAN
         return RECURRENT
 
     @property
@@ -113,9 +113,8 @@ def _for_triton(
     walked = core if way.passes is None else way.passes.infer
     layout = recurrent.layout(walked, sizes, tiles)
     groups, planned = scan.groups(core, step), chunk.plan_passes(core)
-    walks = recurrent.verdict(walked, layout).and_(way.reason)
-    verdicts = (chunk.verdict(planned, sizes), scan.verdict(core, groups, sizes), walks, stepwise.verdict(core))
-    if strategy == "auto" and options.few and walks.applies:
+    verdicts = gpu_verdicts(core, way, layout, groups, planned, sizes, options, options.chunk or CHUNK)
+    if strategy == "auto" and options.few and any(v.strategy == RECURRENT and v.applies for v in verdicts):
         strategy = RECURRENT
     match choose(verdicts, strategy):
         case "stepwise":
@@ -123,7 +122,7 @@ def _for_triton(
             return verdicts, lower_stepwise(core, step, cut, options.strided)
         case "scan" if not isinstance(groups, Reason):
             return verdicts, _scan(core, step, groups, sizes, options, ())
-        case "chunk" if not isinstance(planned, Reason):
+        case "scan" | "chunk" if not isinstance(planned, Reason):
             return verdicts, _chain(planned, sizes, options)
     if way.passes is not None:
         return verdicts, lower_two_pass(

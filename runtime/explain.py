@@ -117,7 +117,9 @@ def _transition(facts: TransitionFacts) -> dict[str, Any]:
 
 def _strategies(program: Program, sizes: Mapping[str, int], options: Options, backend: Backend) -> dict[str, Any]:
     compiled = _kernels(program, sizes, options, backend)
-    verdicts = [{"name": v.strategy, "applies": v.applies, "reason": v.reason} for v in compiled.verdicts]
+    verdicts = [
+        {"name": v.strategy, "applies": v.applies, "reason": v.reason, "cost": v.cost} for v in compiled.verdicts
+    ]
     return {"taken": compiled.strategy, "verdicts": verdicts}
 
 
@@ -148,6 +150,8 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
         taken = verdict["name"] == data["strategies"]["taken"]
         verb = "taken" if taken else "applies too" if verdict["applies"] else "refuses"
         row("strategy", f"{verdict['name']}, {verb}: {verdict['reason']}")
+        if verdict["cost"]:
+            row("", verdict["cost"])
     if data["sizes"]:
         row("", f"decided for {', '.join(f'{name}={size}' for name, size in data['sizes'].items())}")
     backend = data["backend"]

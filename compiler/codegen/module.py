@@ -19,7 +19,17 @@ from .triton_math import HELPERS
 HEADERS = ("vector.hpp", "mathematics.hpp", "numbers.hpp", "parallel.hpp")
 """What generated C++ includes."""
 
-CHUNK_HELPERS = ("bounded", "parity", "apart", "border", "interleave_rows", "even_odd", "unit_lower_inverse")
+CHUNK_HELPERS = (
+    "bounded",
+    "parity",
+    "apart",
+    "border",
+    "block_start",
+    "sum_before",
+    "interleave_rows",
+    "even_odd",
+    "unit_lower_inverse",
+)
 """Functions of the helpers template that chunk kernels call."""
 
 _MARKER = re.compile(r"^( *)@@(\w+)$")

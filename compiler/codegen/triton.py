@@ -304,10 +304,12 @@ def _conditions(layout: Layout, tensor: Tensor, coordinates: tuple[Coordinate, .
 
 
 def _load(layout: Layout, s: Statement) -> str:
-    tensor, coordinates = s.attrs
+    tensor, coordinates, *again = s.attrs
     mask = _conditions(layout, tensor, coordinates, s.labels)
     text = f"tl.load({_address(layout, tensor, coordinates, s.labels)}"
-    text += f", mask={mask}, other=0.0)" if mask else ")"
+    text += f", mask={mask}, other=0.0" if mask else ""
+    # the default, said aloud: else Triton would take the load for an earlier one and keep what that has loaded
+    text += ', cache_modifier=".ca")' if again else ")"
     return f"{s.target} = {text}" + ("" if tensor.compute else ".to(tl.float32)")
 
 

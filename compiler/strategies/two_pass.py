@@ -24,10 +24,12 @@ from .axes import axis_order
 
 @dataclass(frozen=True)
 class Backward:
-    """The way that is taken and why; ``passes`` is None where states are rebuilt."""
+    """The way that is taken and why; ``passes`` is None where states are rebuilt, ``rows`` the numbers per step that
+    passes write and read for each other."""
 
     passes: TwoPass | None
     reason: str
+    rows: int | None = None
 
 
 def backward(program: Program, sizes: Mapping[str, int], options: KernelOptions, *, apart: bool) -> Backward:
@@ -49,7 +51,7 @@ def backward(program: Program, sizes: Mapping[str, int], options: KernelOptions,
                               f"beside inputs and gradients, more than the {states} of the states")  # fmt: skip
     kept = _numbers((o.axes for o in passes.forward.outputs if o.name in passes.kept), sizes)
     return Backward(passes, f"backward in two passes: {kept} numbers are kept per step, {rows} are moved "
-                            f"instead of the {states} of the states")  # fmt: skip
+                            f"instead of the {states} of the states", rows)  # fmt: skip
 
 
 def _rows(passes: TwoPass, sizes: Mapping[str, int]) -> int:
