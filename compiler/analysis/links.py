@@ -221,12 +221,13 @@ def _as_post(algebra: Algebra, pair: RawPair, decay: Product) -> RawPair:
 def merged(algebra: Algebra, links: Sequence[RawLink], axis_size: int, early: bool = False) -> list[RawLink]:
     """The same chain in as few links as reads allow, whatever the links were.
 
-    What is written joins the link before it. A decay between two reads is the second one's, unless something is
-    written between them; with ``early`` always the first one's.
+    Scalar decays commute with reads and come first. What is written joins the link before it. A decay along the mixed
+    axis between two reads is the second one's, unless something is written between them; with ``early`` always the
+    first one's.
     """
     done: list[RawLink] = []
     decay = RawLink(ONE, ())
-    for part in (part for link in links for part in _parts(link)):
+    for part in _scalars_first(algebra, [part for link in links for part in _parts(link)]):
         if not part.pairs and done and not early:
             decay = RawLink(algebra.times(decay.decay, part.decay), ())
             continue
@@ -254,6 +255,22 @@ def _parts(link: RawLink) -> list[RawLink]:
     if reads:
         found.append(RawLink(ONE if apart else link.decay, reads))
     return [*found, RawLink(ONE, given)] if given else found
+
+
+def _scalars_first(algebra: Algebra, parts: Sequence[RawLink]) -> list[RawLink]:
+    """The parts with the scalars of all decays in front; what was written before a decay is scaled instead."""
+    found: list[RawLink] = []
+    factor = ONE
+    for part in reversed(parts):
+        if part.reads:
+            found.append(part)
+        elif part.pairs:
+            scaled = [replace(pair, value=algebra.all_times(pair.value, factor)) for pair in part.pairs]
+            found.append(RawLink(ONE, tuple(scaled)))
+        else:
+            factor = algebra.times(factor, replace(part.decay, vector=()))
+            found.append(RawLink(Product((), part.decay.vector), ()))
+    return [RawLink(factor, ()), *reversed(found)]
 
 
 def _merge(algebra: Algebra, first: RawLink, second: RawLink, axis_size: int) -> RawLink:
