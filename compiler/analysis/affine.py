@@ -18,8 +18,9 @@ from ..ir.builder import Builder
 from ..ir.program import Body, Program, State, live
 from ..ir.types import Axes, Axis
 from .linear import Reason
-from .links import Algebra, Product, RawLink, RawPair, Subject, Vector, link_of, merged, value_of
+from .links import RawLink, RawPair, Subject, link_of, merged
 from .logarithm import log_decay
+from .products import Algebra, Product, Vector, value_of
 from .readout import Read, read_out
 from .terms import NotLinear, Terms, WrongAxis, placed
 

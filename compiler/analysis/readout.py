@@ -11,7 +11,7 @@ from ..ir.builder import Builder
 from ..ir.program import Program, depends_on, live
 from ..ir.types import Axes
 from .linear import Reason
-from .links import Algebra, Product, Vector, value_of
+from .products import Algebra, Product, Vector, value_of
 from .terms import Factor, NotLinear, Term, Terms, placed
 
 

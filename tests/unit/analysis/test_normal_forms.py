@@ -135,8 +135,8 @@ S along K; decay per K in (0.545239, 1); rank 1, reads before the decay; 1 sub-s
     "coupled_memories": "none for A, B: `A` reads `B`, which shares its stratum",
     "decay_between": """\
 S along K; decay scalar in (0, 1]; rank 1, reads after the decay; 2 sub-steps
-  S' = S + outer(k[0], beta[0] * v[0] - beta[0] * (k[0] @ S))
-  S' = alpha * S'
+  S' = alpha * S
+  S' = S' + outer(k[0], alpha * beta[0] * v[0] - beta[0] * (k[0] @ S'))
   S' = S' + outer(k[1], beta[1] * v[1] - beta[1] * (k[1] @ S'))
   o = K^-0.5 * (q @ S')""",
     "multiplicative_lstm": "none for h, c: `h` reads `c`, which shares its stratum",
@@ -225,6 +225,10 @@ SAME = [
     (
         "{ S' = householder(k, b) @ S\n S' = a * S'\n S' = householder(p, b) @ S' + outer(k, v) }",
         "{ S' = S - b * outer(k, k @ S)\n S' = householder(p, b) @ (a * S')\n S' = S' + outer(k, v) }",
+    ),
+    (
+        "{ S' = householder(k, b) @ S + outer(k, v)\n S' = sigmoid(x) * S'\n S' = householder(p, b) @ S' }",
+        "{ S' = S - b * outer(k, k @ S)\n S' = S' + outer(k, v)\n S' = householder(p, b) @ diag(sigmoid(x)) @ S' }",
     ),
     ("{ S' = a * S + outer(k, v)\n S' = S' + outer(p, w - e @ S') }",
      "S' = a * S + outer(k, v) + outer(p, w - a * (e @ S) - (e @ k) * v)"),
