@@ -40,7 +40,8 @@ class KernelOptions:
     ``precision`` is the form of float32 matrix products on a GPU, ``chunk`` the steps between checkpoints
     (None: as the strategy finds), ``strided`` whether inputs come with strides instead of being contiguous, ``packed``
     whether sequences of different lengths come one after another, ``tiles`` sets the block of an axis by name,
-    ``dtype`` is the type of the caller's tensors on a processor.
+    ``dtype`` is the type of the caller's tensors on a processor. ``two_pass``: the backward takes two passes
+    wherever it can, however small states are.
     """
 
     precision: str = "ieee"
@@ -49,11 +50,12 @@ class KernelOptions:
     packed: bool = False
     tiles: tuple[tuple[str, int], ...] = ()
     dtype: str = "float32"
+    two_pass: bool = False
 
     def plain(self) -> tuple[object, ...]:
         """The arguments that make the same options: constants to ``torch.compile``, which sees the fields' defaults
         in an object of this class that was made while it traces."""
-        return self.precision, self.chunk, self.strided, self.packed, self.tiles, self.dtype
+        return self.precision, self.chunk, self.strided, self.packed, self.tiles, self.dtype, self.two_pass
 
     @staticmethod
     def of(options: Options, *, half: bool = False, strided: bool = False) -> KernelOptions:

@@ -123,10 +123,11 @@ def factor_passes(passes: TwoPass, sizes: Mapping[str, int]) -> TwoPass:
             None if sweep.flow is None else written[sweep.flow],
         )
 
+    forward = factor_program(passes.forward, sizes)
     return replace(
         passes,
-        infer=factor_program(passes.infer, sizes),
-        forward=factor_program(passes.forward, sizes),
+        infer=replace(forward, outputs=forward.outputs[: len(passes.infer.outputs)]),  # products in the same order
+        forward=forward,
         reverse=factored(passes.reverse),
         again=factored(passes.again),
         finish=None if passes.finish is None else factored(passes.finish),

@@ -48,7 +48,8 @@ def test_it_is_taken_and_keeps_vectors(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_lengths(name: str) -> None:
     for steps in LENGTHS:
-        check(*problem(name, steps), torch.float32)
+        found = check(*problem(name, steps), torch.float32)
+        assert all(q.value.isfinite().all() for q in found.values())  # or nothing would have been compared
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
@@ -72,14 +73,6 @@ def test_groups_directions_strides_and_tiles(name: str) -> None:
 def test_runs_have_the_same_bits(name: str) -> None:
     first, second = (on_kernels(*problem(name), torch.float32) for _ in range(2))
     assert all(torch.equal(q.value, second[key].value) for key, q in first.items())
-    program, sizes, given = problem(name)
-    with torch.no_grad():
-        outputs, _ = cpu_backend.run(program, sizes, *_float(given), steps=given.steps)
-    assert torch.equal(outputs[0], first[program.outputs[0].name].value)
-
-
-def _float(given: Arguments) -> tuple[dict[str, Tensor], ...]:
-    return tuple({n: x.float() for n, x in group.items()} for group in (given.inputs, given.params, given.initial))
 
 
 @pytest.mark.parametrize("name", ["members", "delta_net", "kda"])
