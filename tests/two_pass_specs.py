@@ -14,23 +14,25 @@ ZOO = Path(__file__).parents[1] / "examples" / "zoo"
 MEMBERS = """recurrence with_normaliser
 dims K, V
 state S[K, V], n[K]
-input q[K], k[K], v[V], g[K], b
+input q[K], k[K], v[V], g[K], b in [0, 1]
 let a = sigmoid(g)
-transition S' = diag(a) @ S + outer(k, v - b * (k @ S))
-transition n' = a * n + k * (1 - b * (k @ n))
+let kn = l2norm(k)
+transition S' = diag(a) @ S + outer(kn, v - b * (kn @ S))
+transition n' = a * n + kn * (1 - b * (kn @ n))
 output o[V] = (q @ S') / (1 + square(q @ n'))
 """
 SUB_STEPS = """recurrence sub_steps
 dims K, V
 const N = 3
 state S[K, V]
-input q[K], r[K], p[V], k[N, K], v[N, V], b[N], g, w[K], x[V], y[K]
+input q[K], r[K], p[V], k[N, K] unit, v[N, V], b[N] in [0, 2], g, w[K], x[V], y[K]
 param t[K]
+let yn = l2norm(y)
 transition {
-  S' = exp(g) * S
+  S' = exp(-softplus(g)) * S
   repeat j < N { S' = householder(k[j], b[j]) @ S' + b[j] * outer(k[j], v[j]) }
-  S' = diag(exp(w + t)) @ S'
-  S' = S' + outer(y, x) - outer(r, y @ S')
+  S' = diag(exp(-softplus(w + t))) @ S'
+  S' = S' + outer(y, x) - 0.5 * outer(l2norm(r), yn @ S')
 }
 output o[V] = q @ S'
 output before[V] = r @ S
@@ -40,13 +42,13 @@ SIGNED = """recurrence signed
 dims K, V
 state S[K, V]
 input q[K], k[K], v[V], g
-transition S' = -exp(g) * S + outer(k, v)
+transition S' = -exp(-softplus(g)) * S + outer(k, v)
 output o[V] = q @ S' * sigmoid(g)
 """
 READ_BEFORE_DECAY = """recurrence read_before_decay
 dims K, V
 state S[K, V]
-input q[K], k[K], p[K], v[V], beta, g
+input q[K], k[K] unit, p[K] unit, v[V], beta in [0, 1], g in (-inf, 0]
 let alpha = exp(g)
 transition S' = alpha * S + outer(k, beta * (v - p @ S))
 output o[V] = q @ S'
@@ -54,9 +56,10 @@ output o[V] = q @ S'
 COLUMNS = """recurrence columns
 dims K, V
 state S[K, V]
-input q[K], k[K], v[V], g[V], b
+input q[K], k[K], v[V], g[V], b in [0, 1]
 let a = sigmoid(g)
-transition S' = S * a + b * outer(k - (S * a) @ v, v)
+let vn = l2norm(v)
+transition S' = S * a + b * outer(k - (S * a) @ vn, vn)
 output o[V] = q @ S'
 """
 SPECS = {

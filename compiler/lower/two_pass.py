@@ -23,7 +23,11 @@ from .recurrent import Maker, read, store
 from .tiles import TileWriter
 
 FLOW_CHUNK = 64
-"""Steps after which the flow starts again from states and cotangents, so that rounding errors do not add up."""
+"""Steps after which the flow starts again from states and cotangents, so that rounding errors do not add up, and of
+which a program that finishes has as many."""
+
+LONG_FLOW_CHUNK = 256
+"""The same on processors, where one program finishes all steps: there these states are read across their rows."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,13 @@ def lower_two_pass(
         step = maker(passes.infer, replace(layouts.forward, in_place=True)).forward(train=False)
         single = replace(step, name=f"{passes.infer.name}_step")
     finish = None if layouts.finish is None else maker(passes.infer, layouts.finish).finish()
+    infer = maker(passes.infer, layouts.forward)
     return TwoPassKernels(
         layouts.forward,
-        FLOW_CHUNK,
+        infer.chunk,
         kept,
         single,
-        maker(passes.infer, layouts.forward).forward(train=False),
+        infer.forward(train=False),
         replace(forward, name=f"{passes.infer.name}_forward"),
         maker(passes.infer, layouts.forward).reverse(),
         maker(passes.infer, layouts.again).again(),
@@ -118,10 +123,11 @@ def factor_passes(passes: TwoPass, sizes: Mapping[str, int]) -> TwoPass:
             None if sweep.flow is None else written[sweep.flow],
         )
 
+    forward = factor_program(passes.forward, sizes)
     return replace(
         passes,
-        infer=factor_program(passes.infer, sizes),
-        forward=factor_program(passes.forward, sizes),
+        infer=replace(forward, outputs=forward.outputs[: len(passes.infer.outputs)]),  # products in the same order
+        forward=forward,
         reverse=factored(passes.reverse),
         again=factored(passes.again),
         finish=None if passes.finish is None else factored(passes.finish),
@@ -141,7 +147,8 @@ class _Maker(Maker):
         wide: Container[str],
         packed: bool,
     ) -> None:
-        super().__init__(program, Plan((), (), (), (), (), ()), layout, precision, FLOW_CHUNK, strided, wide, packed)
+        chunk = LONG_FLOW_CHUNK if layout.lanes else FLOW_CHUNK
+        super().__init__(program, Plan((), (), (), (), (), ()), layout, precision, chunk, strided, wide, packed)
         self.passes = passes
         self.flow = self.variable(FLOW)
         self.reserved.add(self.flow)

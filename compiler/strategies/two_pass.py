@@ -36,22 +36,31 @@ def backward(program: Program, sizes: Mapping[str, int], options: KernelOptions,
     """How a recurrence goes backward; ``apart``: finishing is a pass of its own."""
     if options.chunk is not None:
         return Backward(None, f"states are rebuilt from checkpoints every {options.chunk} steps, as was asked for")
-    try:
-        passes = two_pass(program, affine_form(program), apart=apart)
-    except (NotAffine, NotLinear, NotTwoPass) as error:
-        return Backward(None, f"states are rebuilt from checkpoints: {error}")
-    lost = [name for name in independent_axes(program) if name not in independent_axes(passes.infer)]
-    if lost:
-        return Backward(
-            None, f"states are rebuilt from checkpoints: in normal form {' and '.join(lost)} would be mixed"
-        )
+    passes = _passes(program, apart)
+    if isinstance(passes, str):
+        return Backward(None, f"states are rebuilt from checkpoints: {passes}")
     rows, states = _rows(passes, sizes), 2 * _numbers((s.axes for s in program.states), sizes)
-    if rows >= states:
+    if rows >= states and not options.two_pass:
         return Backward(None, f"states are rebuilt from checkpoints: two passes would move {rows} numbers per step "
                               f"beside inputs and gradients, more than the {states} of the states")  # fmt: skip
     kept = _numbers((o.axes for o in passes.forward.outputs if o.name in passes.kept), sizes)
     return Backward(passes, f"backward in two passes: {kept} numbers are kept per step, {rows} are moved "
                             f"instead of the {states} of the states", rows)  # fmt: skip
+
+
+def possible(program: Program) -> bool:
+    """Whether a recurrence can go backward in two passes at all."""
+    return not isinstance(_passes(program, apart=False), str)
+
+
+def _passes(program: Program, apart: bool) -> TwoPass | str:
+    """The passes, or why there are none."""
+    try:
+        passes = two_pass(program, affine_form(program), apart=apart)
+    except (NotAffine, NotLinear, NotTwoPass) as error:
+        return str(error)
+    lost = [name for name in independent_axes(program) if name not in independent_axes(passes.infer)]
+    return f"in normal form {' and '.join(lost)} would be mixed" if lost else passes
 
 
 def _rows(passes: TwoPass, sizes: Mapping[str, int]) -> int:

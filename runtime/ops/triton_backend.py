@@ -19,6 +19,7 @@ from ...compiler.lower.split import split
 from ...compiler.lower.stepwise import Stepwise
 from ...compiler.lower.two_pass import TwoPassKernels
 from ...compiler.options import KernelOptions, Options
+from ...compiler.strategies.two_pass import possible
 from ..errors import BackendError
 from ..store.cache import Store, fingerprint
 from ..store.loader import load_module
@@ -92,12 +93,15 @@ def run(
 def variants(program: Program) -> dict[str, Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]]:
     """Ways to run that only large problems take by themselves, by name: for verification at small sizes.
 
-    Everything cut into pieces (several tiles per independent axis, chunks and segments), and the
-    stepwise strategy.
+    Everything cut into pieces (several tiles per independent axis, chunks and segments), a backward in two passes,
+    and the stepwise strategy.
     """
-    tiles = tuple((name, 2) for name in independent_axes(split(program).core))
-    pieces = KernelOptions(chunk=2, tiles=tiles)
-    return {"pieces": partial(run, options=pieces, segment=4), "stepwise": partial(run, strategy="stepwise")}
+    core = split(program).core
+    tiles = tuple((name, 2) for name in independent_axes(core))
+    found = {"pieces": partial(run, options=KernelOptions(chunk=2, tiles=tiles), segment=4)}
+    if possible(core):
+        found["two passes"] = partial(run, strategy="recurrent", options=KernelOptions(tiles=tiles, two_pass=True))
+    return {**found, "stepwise": partial(run, strategy="stepwise")}
 
 
 def kernel_options(options: Options, inputs: Mapping[str, Tensor]) -> KernelOptions:

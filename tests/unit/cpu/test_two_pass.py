@@ -16,7 +16,7 @@ from unit.kernels.against_reference import changed, spec
 from recurra.compiler.ir.program import Program
 from recurra.compiler.kernels import compile_kernels
 from recurra.compiler.lower.native import Native
-from recurra.compiler.lower.two_pass import FLOW_CHUNK, TwoPassKernels
+from recurra.compiler.lower.two_pass import LONG_FLOW_CHUNK, TwoPassKernels
 from recurra.compiler.options import KernelOptions, Options
 from recurra.runtime.ops import cpu_backend
 from recurra.runtime.verify.data import Arguments, fitting_sizes
@@ -27,7 +27,9 @@ LENGTHS = (0, 1, 2, 63, 64, 65, 257)
 LOG_DECAYS = torch.tensor([0.0, -1e-4, -0.6, -5.0, -20.0, -1000.0, -math.inf])
 
 
-def problem(name: str, steps: int = 70, *, seed: int = 0, **how: object) -> tuple[Program, dict[str, int], Arguments]:
+def problem(
+    name: str, steps: int = LONG_FLOW_CHUNK + 6, *, seed: int = 0, **how: object
+) -> tuple[Program, dict[str, int], Arguments]:
     """A recurrence with sizes that are no multiples of a vector, and arguments."""
     program = program_of(name)
     sizes = fitting_sizes(program, (20, 36))
@@ -46,7 +48,8 @@ def test_it_is_taken_and_keeps_vectors(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_lengths(name: str) -> None:
     for steps in LENGTHS:
-        check(*problem(name, steps), torch.float32)
+        found = check(*problem(name, steps), torch.float32)
+        assert all(q.value.isfinite().all() for q in found.values())  # or nothing would have been compared
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
@@ -70,19 +73,13 @@ def test_groups_directions_strides_and_tiles(name: str) -> None:
 def test_runs_have_the_same_bits(name: str) -> None:
     first, second = (on_kernels(*problem(name), torch.float32) for _ in range(2))
     assert all(torch.equal(q.value, second[key].value) for key, q in first.items())
-    program, sizes, given = problem(name)
-    with torch.no_grad():
-        outputs, _ = cpu_backend.run(program, sizes, *_float(given), steps=given.steps)
-    assert torch.equal(outputs[0], first[program.outputs[0].name].value)
-
-
-def _float(given: Arguments) -> tuple[dict[str, Tensor], ...]:
-    return tuple({n: x.float() for n, x in group.items()} for group in (given.inputs, given.params, given.initial))
 
 
 @pytest.mark.parametrize("name", ["members", "delta_net", "kda"])
 def test_packed_sequences(name: str) -> None:
-    program, sizes, given = problem(name, lengths=(5, 0, 1, FLOW_CHUNK + 6, 0, FLOW_CHUNK), grouped=True, heads=4)
+    program, sizes, given = problem(
+        name, lengths=(5, 0, 1, LONG_FLOW_CHUNK + 6, 0, LONG_FLOW_CHUNK), grouped=True, heads=4
+    )
     check(program, sizes, given, torch.float32)
     check(program, sizes, given, torch.float32, reverse=True, options=Options(tiles=(("V", 4),)))
     assert isinstance(
@@ -107,7 +104,7 @@ SCALAR = CHANNELS.replace("channels", "scalar").replace("g[K]", "g").replace("@ 
 def test_log_decays(text: str, decay: float | str) -> None:
     program = spec(text)
     sizes = fitting_sizes(program, (16, 20))
-    given = _unit_keys(arguments(program, sizes, steps=FLOW_CHUNK + 7))
+    given = _unit_keys(arguments(program, sizes, steps=LONG_FLOW_CHUNK + 7))
     g = given.inputs["g"]
     order = torch.arange(g.numel()).reshape(g.shape) * 5 % len(LOG_DECAYS)
     logs = LOG_DECAYS[order] if isinstance(decay, str) else torch.full_like(g, decay)
