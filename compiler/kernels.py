@@ -18,6 +18,7 @@ from .lower.chunk import ChunkOptions
 from .lower.chunk_kernels import Chunked, lower_chunk
 from .lower.factor import factor_adjoint, factor_program
 from .lower.kernel_ir import Kernel
+from .lower.layout import Layout
 from .lower.native import Native, lower_native
 from .lower.passes import Pass
 from .lower.recurrent import Recurrent, lower_recurrent
@@ -101,6 +102,35 @@ def compile_kernels(
     return Compiled(parts, step, verdicts, lowered, module(program, lowered.kernels))
 
 
+def applicable(program: Program, sizes: Mapping[str, int], options: KernelOptions | None = None) -> tuple[str, ...]:
+    """The names of the strategies that can run a recurrence on a GPU at bound sizes."""
+    core, options = split(program).core, options or KernelOptions()
+    way = two_pass.backward(core, sizes, options, apart=True)
+    found = _judged(core, adjoint_step(core), way, sizes, options)
+    return tuple(verdict.strategy for verdict in found.verdicts if verdict.applies)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What the strategies for a GPU found out about a recurrence, and their verdicts."""
+
+    walked: Program
+    layout: Layout
+    groups: tuple[Group, ...] | Reason
+    planned: tuple[PassPlan, ...] | Reason
+    verdicts: tuple[Verdict, ...]
+
+
+def _judged(
+    core: Program, step: AdjointStep, way: two_pass.Backward, sizes: Mapping[str, int], options: KernelOptions
+) -> _Judged:
+    walked = core if way.passes is None else way.passes.infer
+    layout = recurrent.layout(walked, sizes, dict(options.tiles))
+    groups, planned = scan.groups(core, step), chunk.plan_passes(core)
+    verdicts = gpu_verdicts(core, way, layout, groups, planned, sizes, options, options.chunk or CHUNK)
+    return _Judged(walked, layout, groups, planned, verdicts)
+
+
 def _for_triton(
     parts: Split,
     step: AdjointStep,
@@ -109,39 +139,34 @@ def _for_triton(
     options: KernelOptions,
     strategy: str,
 ) -> tuple[tuple[Verdict, ...], Chain | Recurrent | Scan | Stepwise | TwoPassKernels]:
-    core, tiles = parts.core, dict(options.tiles)
-    walked = core if way.passes is None else way.passes.infer
-    layout = recurrent.layout(walked, sizes, tiles)
-    groups, planned = scan.groups(core, step), chunk.plan_passes(core)
-    verdicts = gpu_verdicts(core, way, layout, groups, planned, sizes, options, options.chunk or CHUNK)
+    core = parts.core
+    found = _judged(core, step, way, sizes, options)
+    verdicts, groups, planned = found.verdicts, found.groups, found.planned
     if strategy == "auto" and options.few and any(v.strategy == RECURRENT and v.applies for v in verdicts):
         strategy = RECURRENT
     match choose(verdicts, strategy):
         case "stepwise":
-            cut = recurrent.layout(cut_program(core), sizes, tiles)
+            cut = recurrent.layout(cut_program(core), sizes, dict(options.tiles))
             return verdicts, lower_stepwise(core, step, cut, options.strided)
         case "scan" if not isinstance(groups, Reason):
             return verdicts, _scan(core, step, groups, sizes, options, ())
         case "scan" | "chunk" if not isinstance(planned, Reason):
             return verdicts, _chain(planned, sizes, options)
+    return verdicts, _walked(core, step, way, found, options)
+
+
+def _walked(
+    core: Program, step: AdjointStep, way: two_pass.Backward, found: _Judged, options: KernelOptions
+) -> Recurrent | TwoPassKernels:
+    """Kernels that walk step by step."""
+    precision, strided, packed = options.precision, options.strided, options.packed
     if way.passes is not None:
-        return verdicts, lower_two_pass(
-            way.passes,
-            two_pass.for_triton(walked, layout),
-            precision=options.precision,
-            strided=options.strided,
-            packed=options.packed,
-        )
-    lowered = lower_recurrent(
-        core,
-        plan(step),
-        layout,
-        precision=options.precision,
-        chunk=options.chunk or CHUNK,
-        strided=options.strided,
-        packed=options.packed,
+        layouts = two_pass.for_triton(found.walked, found.layout)
+        return lower_two_pass(way.passes, layouts, precision=precision, strided=strided, packed=packed)
+    kept = options.chunk or CHUNK
+    return lower_recurrent(
+        core, plan(step), found.layout, precision=precision, chunk=kept, strided=strided, packed=packed
     )
-    return verdicts, lowered
 
 
 def _scan(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +19,7 @@ from ...compiler.options import KernelOptions, Options
 from ...compiler.strategies.two_pass import possible
 from ..store import native as library
 from ..store.toolchain import NoCompiler, toolchain
+from ..variant import Variant
 from . import generated
 from .generated import Build
 from .native import NativeKernels
@@ -89,17 +90,16 @@ def run(
     )  # fmt: skip
 
 
-def variants(program: Program) -> dict[str, Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]]:
+def variants(program: Program, sizes: Mapping[str, int]) -> dict[str, Variant]:
     """Ways to run that only large problems take by themselves, by name: for verification at small sizes.
 
     Everything cut into pieces: several tiles per independent axis, several chunks; and a backward in two passes.
     """
     core = split(program).core
     tiles = tuple((name, 2) for name in independent_axes(core))
-    found: dict[str, Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]]
-    found = {"pieces": partial(run, options=Options(checkpoint=2, tiles=tiles))}
+    found = {"pieces": Variant(partial(run, options=Options(checkpoint=2, tiles=tiles)))}
     if possible(core):
-        found["two passes"] = partial(run, options=Options(tiles=tiles), two_pass=True)
+        found["two passes"] = Variant(partial(run, options=Options(tiles=tiles), two_pass=True))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...compiler.analysis.independence import independent_axes
 from ...compiler.ir.program import Program
-from ...compiler.kernels import compile_kernels
+from ...compiler.kernels import applicable, compile_kernels
 from ...compiler.lower.chain import Chain
 from ...compiler.lower.recurrent import Recurrent
 from ...compiler.lower.scan import Scan
@@ -23,6 +23,7 @@ from ...compiler.strategies.two_pass import possible
 from ..errors import BackendError
 from ..store.cache import Store, fingerprint
 from ..store.loader import load_module
+from ..variant import Variant
 from . import generated
 from .chained import Chained
 from .fused import Fused
@@ -90,18 +91,33 @@ def run(
     )  # fmt: skip
 
 
-def variants(program: Program) -> dict[str, Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]]:
+def variants(program: Program, sizes: Mapping[str, int]) -> dict[str, Variant]:
     """Ways to run that only large problems take by themselves, by name: for verification at small sizes.
 
-    Everything cut into pieces (several tiles per independent axis, chunks and segments), a backward in two passes,
-    and the stepwise strategy.
+    Every strategy; states cut into tiles; several chunks and segments; a backward in two passes; both schedules of
+    chunks, one of them on packed sequences.
     """
     core = split(program).core
     tiles = tuple((name, 2) for name in independent_axes(core))
-    found = {"pieces": partial(run, options=KernelOptions(chunk=2, tiles=tiles), segment=4)}
-    if possible(core):
-        found["two passes"] = partial(run, strategy="recurrent", options=KernelOptions(tiles=tiles, two_pass=True))
-    return {**found, "stepwise": partial(run, strategy="stepwise")}
+    found = {"stepwise": Variant(partial(run, strategy="stepwise"))}
+    names = applicable(program, sizes)
+    if "recurrent" in names:
+        pieces = KernelOptions(chunk=2, tiles=tiles)
+        found["pieces"] = Variant(partial(run, strategy="recurrent", options=pieces, segment=4))
+    if "recurrent" in names and possible(core):
+        found["two passes"] = Variant(
+            partial(run, strategy="recurrent", options=KernelOptions(tiles=tiles, two_pass=True))
+        )
+    if "scan" in names:
+        found["scan"] = Variant(partial(run, strategy="scan", options=KernelOptions(chunk=4)), steps=6)
+    if "chunk" in names:
+        found["chunk"] = Variant(
+            partial(run, strategy="chunk", options=KernelOptions(chunk=16, schedule="fused")), steps=37
+        )
+        found["chunk, split"] = Variant(
+            partial(run, strategy="chunk", options=KernelOptions(chunk=16, schedule="split")), lengths=(2, 0, 20)
+        )
+    return found
 
 
 def kernel_options(options: Options, inputs: Mapping[str, Tensor]) -> KernelOptions:
