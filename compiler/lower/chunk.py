@@ -8,6 +8,7 @@ algorithm itself is printed by codegen/chunk.py and the files beside it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from ..autodiff.reverse import reverse
 from ..ir.builder import Builder
 from ..ir.program import Body, Program
 from ..ir.types import Axes
+from . import naming
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,19 @@ PHASES = {
     "queries": ("query",),
 }
 """Kinds of roles by the part of the algorithm that needs them first."""
+
+
+_WORDS = """
+apart asked base border earlier end erase flip given handed inverse key late later link log micro moved new odd part
+query read row same scale score seen sign step sub total until upto value wanted write written wrote
+"""
+_VARIABLE = re.compile(rf"(d_)?({'|'.join(_WORDS.split())})(_(\d+|all|at|d|t|log|rows|{'|'.join(_WORDS.split())}))*_*")
+
+
+def is_free(name: str) -> bool:
+    """Whether a variable of the prologue or epilogue may have this name: the algorithm takes all that are made of its
+    own words."""
+    return naming.is_free(name) and _VARIABLE.fullmatch(name) is None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..autodiff.plan import Plan
 from ..ir.program import Program, live
 from ..ir.size import Size
 from ..ir.types import Axes, Axis
-from .chunk import PHASES, ChunkOptions, chunk_adjoint, roles_and_facts
+from .chunk import PHASES, ChunkOptions, chunk_adjoint, is_free, roles_and_facts
 from .kernel_ir import Kernel, Ref, Statement, Tensor, Walk
 from .layout import ROWS, Label, Layout, identifier, labels_of
 from .recurrent import Maker, read, store
@@ -98,6 +98,8 @@ def lower_chunk(
 
 class ChunkMaker(Maker):
     """Adds to the maker of kernels what a chunk needs: roles as variables, the tensors kept per chunk."""
+
+    free = staticmethod(is_free)
 
     def __init__(
         self, program: Program, form: AffineForm, layout: Layout, options: ChunkOptions, wide: Container[str]

@@ -103,9 +103,12 @@ class Maker:
         """Whether tiles hold sequences that end before others; loops of a processor leave such out by themselves."""
         return self.packed and self.layout.sequences > 1 and not self.layout.lanes
 
+    free = staticmethod(is_free)
+    """Whether a variable may have a name."""
+
     def variable(self, name: str) -> str:
         """A variable's name that nothing else has."""
-        while name in self.reserved or not is_free(name):
+        while name in self.reserved or not self.free(name):
             name += "_"
         return name
 
@@ -127,7 +130,7 @@ class Maker:
             sources["input", name] = tensor
         for name, tensor in self.params.items():
             sources["param", name] = tensor
-        return TileWriter(body, self.layout, sources, self.precision, self.reserved)
+        return TileWriter(body, self.layout, sources, self.precision, self.reserved, self.free)
 
     def used(self, writer: TileWriter, *more: Iterable[Tensor]) -> tuple[Tensor, ...]:
         """Tensors in argument order: what is read of inputs and params, then the given ones."""

@@ -8,7 +8,7 @@ whatever stands there (infinities included) cannot leak in.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +37,8 @@ class TileWriter:
     """Writes statements for the values of one body into named sections.
 
     ``sources`` gives every leaf as a tensor to load from or as a variable that is there already;
-    ``precision`` is the form of matrix products, None on a target without a matrix unit.
+    ``precision`` is the form of matrix products, None on a target without a matrix unit; variables have names that are
+    ``free`` and not ``reserved``.
     Values that read params only go to the section ``invariant``, everything else to ``step``.
     """
 
@@ -48,8 +49,10 @@ class TileWriter:
         sources: Mapping[tuple[str, str], Tensor | Ref],
         precision: str | None,
         reserved: Iterable[str] = (),
+        free: Callable[[str], bool] = is_free,
     ) -> None:
         self.body, self.layout, self.sources, self.precision = body, layout, sources, precision
+        self.free = free
         self.sections: dict[str, list[Statement]] = {"invariant": [], "step": []}
         self.loaded: dict[str, Tensor] = {}
         self._numbers = constants(body, layout.sizes)
@@ -101,9 +104,9 @@ class TileWriter:
     def fresh(self, name: str) -> str:
         """A variable name that nothing uses yet."""
         candidate, number = name, 0
-        while candidate in self._taken or not is_free(candidate):
+        while candidate in self._taken or not self.free(candidate):
             number += 1
-            candidate = f"{name}_{number}" if is_free(f"{name}_{number}") else f"v_{name}_{number}"
+            candidate = f"{name}_{number}" if self.free(f"{name}_{number}") else f"v_{name}_{number}"
         self._taken.add(candidate)
         return candidate
 

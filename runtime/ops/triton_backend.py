@@ -50,7 +50,8 @@ def build(
     """The kernels of a recurrence as a module of the store, and what runs them."""
     compiled = compile_kernels(program, sizes, options, strategy)
     files = compiled.generated.files
-    entry = fingerprint(program.name, *files.values(), str(options))
+    text = replace(options, few=False, started=True, schedule="auto")  # these choose among kernels, or show in them
+    entry = fingerprint(program.name, *files.values(), str(text))
     path = Store().get_or_create(entry, lambda: files) / compiled.generated.main
     module = load_module(path, f"recurra_generated_{entry.replace('-', '_')}")
     lowered, core = compiled.lowered, compiled.split.core

@@ -220,7 +220,7 @@ def memory_full_of(value: float) -> Iterator[list[torch.Size]]:
     def filled(self: Tensor, *size: object, **options: object) -> Tensor:
         result = original(self, *size, **options)  # type: ignore[arg-type]
         seen.append(result.shape)
-        return result.fill_(value)
+        return result.fill_(value) if result.is_floating_point() else result
 
     def from_the_pool(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         seen.append(torch.Size(shape))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-from unit.kernels.against_reference import WAYS, arguments, check, run, sizes_of, spec
+import re
 
+import pytest
+from unit.kernels.against_reference import WAYS, arguments, check, run, sizes_of, spec, zoo
+
+from recurra.compiler.codegen.chunk import chunk_blocks
 from recurra.compiler.kernels import compile_kernels
+from recurra.compiler.lower.chunk import is_free
 from recurra.compiler.lower.naming import tensor_name
 from recurra.compiler.options import KernelOptions
 
@@ -110,6 +114,45 @@ def test_names_beside_packed_sequences(name: str, strategy: str) -> None:
     program = spec(SPECS[name])
     given = arguments(program, sizes_of(program, 5), lengths=(2, 0, 1), heads=1)
     check(program, sizes_of(program, 5), given, strategy, options=KernelOptions(chunk=2, strided=True))
+
+
+CHUNKED = """recurrence r
+dims K, V
+state key[K, V], log[K]
+input query_0[K], erase[K], key_0[K], value_0[V], total, sub, scale, read_at_0[K], write_0[K], row
+let until = exp(-exp(total))
+let upto = l2norm(erase) * sub
+let new_0 = value_0 * scale
+let wanted = sub * total - scale
+let part_0_1 = key_0 + read_at_0
+transition key' = until * key + outer(part_0_1, new_0 - upto @ key) + outer(write_0, value_0)
+transition log' = until * log + part_0_1 * (wanted - upto @ log) + write_0
+let inverse = query_0 @ key'
+output micro[V] = inverse * wanted + row * value_0
+output flip = (query_0 * scale) @ log'
+"""
+
+
+@pytest.mark.parametrize("schedule", ["fused", "split"])
+def test_names_of_the_chunk_algorithm(schedule: str) -> None:
+    program, sizes = spec(CHUNKED), {"K": 3, "V": 5}
+    options = KernelOptions(chunk=16, schedule=schedule)
+    check(program, sizes, arguments(program, sizes, steps=18, heads=1), "chunk", options=options)
+    given = arguments(program, sizes, lengths=(2, 0, 17), heads=1)
+    check(program, sizes, given, "chunk", options=options)
+
+
+@pytest.mark.parametrize("name", ["gated_delta_product", "gsa", "kda", "mlstm", "oja", "rwkv6", "rwkv7"])
+def test_all_names_of_the_chunk_algorithm_are_known(name: str) -> None:
+    program = zoo(name)
+    for operand in ("tl.float32", "tl.bfloat16"):
+        made = compile_kernels(program, sizes_of(program, 20, 12), KernelOptions(operand=operand), "chunk")
+        for facts in (kernel.facts for kernel in made.kernels if "algorithm" in kernel.facts):
+            own = {word for m in facts["algorithm"].members for word in (m.state, f"d_{m.state}")}
+            printed = chunk_blocks(facts["algorithm"], facts["blocks"], facts["first"])
+            lines = [line.split("=")[0].removesuffix("+ ") for block in printed.values() for line in block]
+            targets = {word.strip() for line in lines if re.fullmatch(r"[\w, ]+", line) for word in line.split(",")}
+            assert len(targets) > 10 and not {word for word in targets - own if is_free(word)}
 
 
 def test_ordinary_names_are_kept() -> None:
