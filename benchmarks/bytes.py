@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ways import WAYS, ZOO, zoo
 
 import recurra
 from recurra.runtime.bench.floors import forward_floor, training_floor
@@ -27,12 +28,9 @@ from recurra.runtime.bench.traffic import Launch, Traffic, asked, moved, traffic
 from recurra.runtime.verify.data import fitting_sizes
 
 ROOT = Path(__file__).resolve().parent
-ZOO = ROOT.parent / "examples" / "zoo"
 SIZES = (64, 128)
 LEAD = {"B": 1, "T": 4096, "H": 1}
 DTYPE = torch.bfloat16
-SCHEDULES = {"fused": "chunk", "split": "chunk", "scan": "scan", "recurrent": "recurrent"}
-"""How steps are walked, and the strategy that does."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +88,9 @@ def row(name: str, size: int, schedule: str) -> Row | None:
     """The row, or None where the strategy does not apply."""
     program = recurra.load(ZOO / f"{name}.rec").program
     shape = Shape(LEAD["B"], LEAD["T"], LEAD["H"], fitting_sizes(program, repeat(size)))
-    chosen = schedule if schedule in ("fused", "split") else "auto"
+    strategy, how = WAYS[schedule]
     try:
-        found = traffic(program, shape, DTYPE, strategy=SCHEDULES[schedule], schedule=chosen)
+        found = traffic(program, shape, DTYPE, strategy=strategy, schedule=how)
     except ValueError:
         return None
     forward, both = (floor(program, shape, DTYPE).bytes / shape.steps for floor in (forward_floor, training_floor))
@@ -103,7 +101,7 @@ def rows(names: Sequence[str]) -> Iterator[Row]:
     """All rows of the named recurrences."""
     for name in names:
         for size in SIZES:
-            found = (row(name, size, schedule) for schedule in SCHEDULES)
+            found = (row(name, size, schedule) for schedule in WAYS)
             yield from (one for one in found if one is not None)
 
 
@@ -115,12 +113,12 @@ def markdown(found: Sequence[Row]) -> str:
     lines = [
         "# Bytes and launches",
         "",
-        "Written by `python benchmarks/bytes.py --write`: bytes per step and head, bfloat16, all dimensions of one size,",
-        f"T = {LEAD['T']}, counted from the kernels' own loads and stores with what torch does beside them (sums of parts,",
-        "fills, copies). The ideal reads inputs and writes outputs, backward reads inputs and cotangents of outputs and",
-        "writes gradients of inputs. `moved` counts what several programs of a head read once, as they run side by side",
-        "and share a cache; `loaded` counts it each time, and what a program reads again too. Launches are kernels,",
-        "then those of torch (after the +).",
+        "Written by `python benchmarks/bytes.py --write`: bytes per step and head, bfloat16, all dimensions of one",
+        f"size, T = {LEAD['T']}, counted from the kernels' own loads and stores, with what torch does beside them (sums",
+        "of parts, fills, copies). The ideal reads inputs and writes outputs; its backward reads inputs and cotangents of",
+        "outputs and writes gradients of inputs. `moved` counts what several programs of a head read once, as they run",
+        "side by side and share a cache; `loaded` counts it each time, and what a program reads again too. Launches",
+        "are kernels, then those of torch (after the +).",
         "",
         "| spec | size | schedule | forward | backward | ideal | moved / ideal | loaded / ideal "
         "| launches forward | backward |",
@@ -173,7 +171,7 @@ def details(found: Sequence[Row]) -> str:
 
 
 def main(options: argparse.Namespace) -> None:
-    names = options.only or sorted(path.stem for path in ZOO.glob("*.rec"))
+    names = options.only or zoo()
     found = list(rows(names))
     print(details(found) if options.only else markdown(found))
     if options.write:
