@@ -18,8 +18,8 @@ def markdown(data: Mapping[str, Any]) -> str:
     lines = [
         "# Recurra on a GPU",
         "",
-        "Written by `python benchmarks/gpu.py`: bfloat16, [batch, time, heads, size] with K = V, medians of interleaved",
-        "repeats by the device's clock, caches flushed before each. Everything is in `gpu.json`.",
+        "Written by `python benchmarks/gpu.py`: bfloat16, [batch, time, heads, size] with K = V, medians of",
+        "interleaved repeats by the device's clock, caches flushed before each. Everything is in `gpu.json`.",
         "",
         *circumstances(data),
         "",
