@@ -29,6 +29,9 @@ from .launch import triton_version
 
 TARGET_NAMES = tuple(known.name for known in TARGETS)
 
+_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""What Triton's signatures call the types of its language."""
+
 _MATRIX_UNIT = re.compile(r"\bmma\.sync|\bwgmma\.mma_async|\btcgen05\.mma|\bv_mfma_")
 
 
@@ -91,7 +94,8 @@ def _measure_here(request: Mapping[str, Any]) -> Iterator[Resources]:
     from ..store.loader import load_module
 
     program = elaborate(parse(Source(*request["source"])), request["consts"])
-    options = KernelOptions(precision=request["precision"], packed=request["packed"])
+    operand = f"tl.{_TYPES[request['dtype']]}"  # as it is where nothing else is asked for
+    options = KernelOptions(precision=request["precision"], operand=operand, packed=request["packed"], started=False)
     compiled = compile_kernels(program, request["sizes"], options, request["strategy"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.py"
