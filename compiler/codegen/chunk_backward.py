@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..lower.chunk import Memory, ReadOut
 from .chunk_forward import ChunkForward
+from .chunk_pairs import Level
 from .chunk_words import Pairing, parted, renamed, signed_sum
 
 
@@ -285,26 +286,31 @@ class ChunkBackward(ChunkForward):
 
     def _through_columns(self) -> Iterator[str]:
         for read in self.f.reads:
-            if read.over != "column":
-                continue
-            pairings = self._column_pairings(read)
-            if self._column_apart(read):
-                pairings = [(p.strict, value) for p, value in pairings]
-            for p, value in pairings:
-                mask = p.mask(turned=True)
-                yield f"score_{p.turned} = tl.where({mask}, {self.dot(value, f'tl.trans({read.query})')}, 0.0)"
-            if not self.channel:
-                for p, _ in pairings:
-                    scores = f"(score_{p.turned} * {self.factor(p, turned=True)})"
-                    yield f"d_{p.y} += {self.dot(scores, f'd_{read.name}')}"
-                continue
-            for level in self.levels([p for p, _ in pairings]):
-                yield from level.setup
-                for p, _ in pairings:
-                    x, _ = self._side(renamed(p, f"d_{read.name}"), "x", level)
-                    _, fy = self._side(p, "y", level)
-                    picked = f"tl.where({level.mask(p, turned=True)}, score_{p.turned}, 0.0)"
-                    yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
+            if read.over == "column":
+                pairings = self._column_pairings(read)
+                if self._column_apart(read):
+                    pairings = [(p.strict, value) for p, value in pairings]
+                yield from self._through_column(read, pairings)
+
+    def _through_column(self, read: ReadOut, pairings: list[tuple[Pairing, str]]) -> Iterator[str]:
+        """Cotangents of keys from what a query over the column reads."""
+        for p, value in pairings:
+            mask = p.mask(turned=True)
+            yield f"score_{p.turned} = tl.where({mask}, {self.dot(value, f'tl.trans({read.query})')}, 0.0)"
+        if not self.channel:
+            for p, _ in pairings:
+                scores = f"(score_{p.turned} * {self.factor(p, turned=True)})"
+                yield f"d_{p.y} += {self.dot(scores, f'd_{read.name}')}"
+            return
+
+        def body(level: Level) -> Iterator[str]:
+            for p, _ in pairings:
+                x, _ = self._side(renamed(p, f"d_{read.name}"), "x", level)
+                _, fy = self._side(p, "y", level)
+                picked = f"tl.where({level.mask(p, turned=True)}, score_{p.turned}, 0.0)"
+                yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
+
+        yield from self.by_level([p for p, _ in pairings], body)
 
     def _same_columns(self) -> Iterator[str]:
         """Cotangents of keys from what reads over the column take from their own step's writes."""
