@@ -59,9 +59,12 @@ _BACK = (
     "reads",
     "cotangents",
     "queries",
+    "again_queries",
     "gradients_queries",
+    "again_values",
     "writes",
     "gradients_values",
+    "again_keys",
     "keys",
 )
 
@@ -101,7 +104,7 @@ class ChunkMaker(Maker):
     ) -> None:
         self.form, self.options = form, options
         names = {state.name: state.name for state in program.states}
-        roles, facts = roles_and_facts(form, names, layout.rows, options)
+        roles, facts = roles_and_facts(program, form, names, layout.rows, options)
         rows = layout.rows * max(1, facts.substeps)
         sides = {axis.name: rows for axis in INVERSE}
         order = {**layout.order, **{name: len(layout.order) + i for i, name in enumerate(sides)}}
@@ -109,10 +112,10 @@ class ChunkMaker(Maker):
         adjoint = chunk_adjoint(program, form, roles)
         self.cotangents = adjoint.reads
         plan = Plan(adjoint.body, (), adjoint.inputs, adjoint.params, (), ())
-        super().__init__(program, plan, layout, options.precision, layout.rows, options.strided, wide)
-        self.roles, self.facts = roles_and_facts(form, self.state, layout.rows, options)
+        super().__init__(program, plan, layout, options.precision, layout.rows, options.strided, wide, options.packed)
+        self.roles, self.facts = roles_and_facts(program, form, self.state, layout.rows, options)
         named = [role.name for role in self.roles] + [read.name for read in self.facts.reads]
-        self.reserved |= {word for name in named for word in (name, f"d_{name}")}
+        self.reserved |= {word for name in named for word in (name, f"d_{name}", f"late_{name}")}
 
     # ------------------------------------------------------------ tensors
 
@@ -165,10 +168,9 @@ class ChunkMaker(Maker):
         for section in ("queries", "values", "keys"):
             done |= {f"role {role.name}" for role in self.roles if role.kind in PHASES[section]}
             last = section == "keys"
-            if last:  # what was loaded long ago is loaded again rather than kept
-                writer.forget_loads()
+            sections[f"again_{section}"] = self.again(writer, section)
             ready = [value for value in wanted if needs[value] <= done and (last or needs[value])]
-            writer.lower(live(writer.body, ready))
+            writer.lower_missing(ready)
             statements = _taken(writer)
             for name, value in self.plan.inputs:
                 if value is not None and name not in stores and needs[value] <= done and (last or needs[value]):
@@ -176,6 +178,22 @@ class ChunkMaker(Maker):
                     statements += [*_taken(writer), stores[name]]
             sections["gradients" if last else f"gradients_{section}"] = tuple(statements)
         return sections
+
+    def again(self, writer: TileWriter, section: str) -> tuple[Statement, ...]:
+        """What was loaded long ago is loaded again rather than kept: as ``late_ROLE`` the rows that cotangents of
+        scales and decays are sums of; before those of keys also the decays."""
+        last, decays = section == "keys", self.facts.decay != "none"
+        kinds = {"queries": ("query",), "values": ("key", "write"), "keys": ("key", "erase", "write")}[section]
+        if not decays:
+            kinds = ("erase",) if last and self.facts.scaled else ()
+        columns = {query.name for query in self.facts.queries if query.over == "column"}
+        names = {role: f"late_{role.name}" for role in self.roles if role.kind in kinds and role.name not in columns}
+        logs = [role for role in self.roles if last and role.kind == "log"]
+        names |= {role: role.name for role in logs}
+        writer.forget(live(writer.body, (role.value for role in logs)))
+        writer.lower_missing(role.value for role in names)
+        named = [s for role, name in names.items() for s in self.whole(writer, name, role.value, role.axes)]
+        return (*_taken(writer), *named)
 
     def needs(self) -> list[set[str]]:
         """For every value of the adjoint the roles whose cotangents it reads."""
@@ -282,7 +300,7 @@ class ChunkMaker(Maker):
             "blocks": list(blocks),
         }
         name = f"{self.program.name}_chunk_{kind}"
-        return Kernel(name, f"chunk_{walk}", self.layout, tensors, sections, moving, facts, walk)
+        return Kernel(name, f"chunk_{walk}", self.layout, tensors, sections, moving, facts, walk, self.packed)
 
     # ------------------------------------------------------------ parts of kernels
 

@@ -8,7 +8,7 @@ whatever stands there (infinities included) cannot leak in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,6 +61,7 @@ class TileWriter:
         self._taken = set(reserved)
         self._section = "step"
         self._span: Span | None = None
+        self._forgotten = False
 
     # ------------------------------------------------------------ the walk
 
@@ -71,6 +72,14 @@ class TileWriter:
             self._section = self.section_of(position)
             self._span = instr.span
             self._values[position] = self._lower(position, instr)
+
+    def lower_missing(self, roots: Iterable[int]) -> None:
+        """Write the statements of given values and of what they need, from what has a variable on."""
+        needed = set(roots) - self._values.keys()
+        for position in range(max(needed, default=-1), -1, -1):
+            if position in needed:
+                needed.update(arg for arg in self.body[position].args if arg not in self._values)
+        self.lower(needed)
 
     def ref(self, value: int) -> Ref:
         """The variable that holds a value, with its sides in standard order."""
@@ -152,14 +161,26 @@ class TileWriter:
         if key not in self._loads:
             self.loaded[view.tensor.name] = view.tensor
             previous, self._section = self._section, view.section
-            ref = self.emit("load", (), order, view.tensor.name, (view.tensor, view.coordinates))
+            again = ("again",) if self._forgotten else ()
+            ref = self.emit("load", (), order, view.tensor.name, (view.tensor, view.coordinates, *again))
             self._section = previous
             self._loads[key] = replace(ref, clean=frozenset(order))
         return self._loads[key]
 
-    def forget_loads(self) -> None:
-        """From here on what a step reads from memory is loaded again, so that it need not be kept until now."""
+    def forget(self, more: Container[int] = ()) -> None:
+        """From here on what a step reads from memory is loaded again, and tiles that follow from that and the values
+        ``more`` are computed again, so that they need not be kept until now."""
         self._loads = {key: ref for key, ref in self._loads.items() if self.loaded[key[0]].place == "head"}
+        self._forgotten = True
+        of_cotangents = depends_on(self.body, ("cotangent",))
+        self._values = {
+            value: ref
+            for value, ref in self._values.items()
+            if isinstance(ref, View)
+            or (len(ref.labels) < 2 and value not in more)
+            or of_cotangents[value]
+            or not self._varies[value]
+        }
 
     # ------------------------------------------------------------ renaming and moving
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ...compiler.codegen.triton import constants, strides
+from ...compiler.codegen.triton_packed import CU_SEQLENS
 from ...compiler.ir.program import Program
 from ...compiler.kernels import compile_kernels
-from ...compiler.lower.kernel_ir import INTEGERS, Kernel
+from ...compiler.lower.kernel_ir import Kernel
 from ...compiler.options import KernelOptions
 from ...compiler.targets import TARGETS, Target, register_limit, warps
 from .launch import triton_version
@@ -59,6 +60,7 @@ def measure(
     precision: str = "tf32",
     heads: int = 8,
     strategy: str = "auto",
+    packed: bool = False,
 ) -> list[Resources]:
     """Compile all kernels of a recurrence by one strategy for the targets, in a process of its own."""
     request = {
@@ -70,6 +72,7 @@ def measure(
         "precision": precision,
         "heads": heads,
         "strategy": strategy,
+        "packed": packed,
     }
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run(
@@ -92,7 +95,7 @@ def _measure_here(request: Mapping[str, Any]) -> Iterator[Resources]:
 
     program = elaborate(parse(Source(*request["source"])), request["consts"])
     operand = f"tl.{_TYPES[request['dtype']]}"  # as it is where nothing else is asked for
-    options = KernelOptions(precision=request["precision"], operand=operand)
+    options = KernelOptions(precision=request["precision"], operand=operand, packed=request["packed"], started=False)
     compiled = compile_kernels(program, request["sizes"], options, request["strategy"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.py"
@@ -145,7 +148,8 @@ def _signature(kernel: Kernel, dtype: str) -> tuple[dict[str, str], dict[tuple[i
         signature[f"{tensor.name}_ptr"] = "*fp32" if tensor.compute or tensor.place == "head" else f"*{dtype}"
     for tensor in kernel.tensors:
         signature |= dict.fromkeys(strides(tensor), "i32")
-    signature |= dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(("direction", *constants(kernel)), "constexpr")
+    signature |= {CU_SEQLENS: "*i64"} if kernel.packed else {}
+    signature |= dict.fromkeys(kernel.integers, "i32") | dict.fromkeys(("direction", *constants(kernel)), "constexpr")
     aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(kernel.tensors))}
     return signature, aligned
 

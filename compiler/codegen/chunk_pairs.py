@@ -1,0 +1,117 @@
+"""Pairwise products of a chunk's rows as Triton text, decayed from one row's write to the other's read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .chunk_rows import ChunkRows
+from .chunk_words import Pairing, woven
+
+
+@dataclass(frozen=True)
+class Level:
+    """Pairs of steps on two sides of a border: ``setup`` computes it, ``mask`` picks the pairs."""
+
+    setup: tuple[str, ...]
+    border: str
+    test: str
+    bounded: bool = False
+    """Whether the border is before both steps of a pair, and decays proved to be weak."""
+
+    def mask(self, p: Pairing, *, turned: bool = False) -> str:
+        a, b = ("[None, :]", "[:, None]") if turned else ("[:, None]", "[None, :]")
+        return self.test.format(x=f"{p.xs}{a}", y=f"{p.ys}{b}", sub=f"sub{b}")
+
+
+class ChunkPairs(ChunkRows):
+    """Prints matrices of pairs, and what their cotangents are for rows."""
+
+    def levels(self, pairings: Sequence[Pairing]) -> Iterator[Level]:
+        """Decays per channel: pairs of a later block of steps and the block before it, both decayed to the border
+        between them, so that no factor exceeds 1; then pairs within one step, or within the longest block over which
+        decays are known to be weak enough to decay from its start."""
+        rows = self.rows > 1
+        size = self.f.chunk // 2
+        while size >= self.f.span:
+            setup = [f"border = _border(until, {size})"]
+            setup += [f"border_rows = {woven(['border'] * self.rows, True)}"] if rows else []
+            yield Level(tuple(setup), "border", f"_apart({{x}}, {{y}}, {size})")
+            size //= 2
+        if self.f.span > 1:
+            whole = self.f.span == self.f.chunk
+            border = "border = 0.0" if whole else f"border = _block_start(upto, {self.f.span})"
+            setup = [border] + (
+                [f"border_rows = {'0.0' if whole else woven(['border'] * self.rows, True)}"] if rows else []
+            )
+            yield Level(tuple(setup), "border", f"({{x}} // {self.f.span} == {{y}} // {self.f.span})", bounded=True)
+            return
+        linked = len(set(self.f.links)) > 1
+        if not linked:
+            if any(p.op == ">=" for p in pairings):
+                yield Level(
+                    ("border = until",) + (("border_rows = written",) if rows else ()), "border", "({x} == {y})"
+                )
+            return
+        for i in range(len(self.f.links)):
+            setup = [f"border = written_{i}", f"border_rows = {woven([f'written_{i}'] * self.rows, True)}"]
+            yield Level(tuple(setup), "border", f"(({{x}} == {{y}}) & ({{sub}} == {i}))")
+
+    def _side(self, p: Pairing, which: str, level: Level) -> tuple[str, str]:
+        """A side of a pairing decayed to the border, and the factor of that."""
+        name, g, at = (p.x, p.gx, p.xs) if which == "x" else (p.y, p.gy, p.ys)
+        border = "border_rows" if at == "step" else "border"
+        gap = f"{g} - {border}" if which == "x" else f"{border} - {g}"
+        text = f"tl.exp2({gap})" if level.bounded else f"tl.exp2(tl.minimum({gap}, 0.0))"
+        return f"{name} * {text}", text
+
+    def products(self, pairings: Sequence[Pairing], *, turned: bool = False) -> Iterator[str]:
+        """The matrices of all pairings (transposed: of y and x)."""
+        if not pairings:
+            return
+        if not self.channel:
+            for p in pairings:
+                left, right = (p.y, p.x) if turned else (p.x, p.y)
+                text = f"{self.dot(left, f'tl.trans({right})')} * {self.factor(p, turned=turned)}"
+                yield f"{p.turned if turned else p.name} = {text}"
+            return
+        for p in pairings:
+            sides = [self._count(at) for at in ((p.ys, p.xs) if turned else (p.xs, p.ys))]
+            yield f"{p.turned if turned else p.name} = tl.zeros(({sides[0]}, {sides[1]}), tl.float32)"
+        for level in self.levels(pairings):
+            yield from level.setup
+            for p in pairings:
+                x, y = self._side(p, "x", level)[0], self._side(p, "y", level)[0]
+                left, right = (y, x) if turned else (x, y)
+                mask = f"{level.mask(p, turned=turned)} & {p.mask(turned=turned)}"
+                target = p.turned if turned else p.name
+                yield f"{target} += tl.where({mask}, {self.dot(left, f'tl.trans({right})')}, 0.0)"
+
+    def _count(self, at: str) -> int:
+        return self.f.chunk * (self.rows if at == "step" else 1)
+
+    def spread_x(self, pairings: Sequence[Pairing]) -> Iterator[str]:
+        """Adds to the cotangents of x what comes from those of the products, ``d_x_y``."""
+        if not self.channel:
+            for p in pairings:
+                yield f"d_{p.x} += {self.dot(f'd_{p.name}', p.y)}"
+            return
+        for level in self.levels(pairings):
+            yield from level.setup
+            for p in pairings:
+                (_, fx), (y, _) = self._side(p, "x", level), self._side(p, "y", level)
+                picked = f"tl.where({level.mask(p)} & {p.mask()}, d_{p.name}, 0.0)"
+                yield f"d_{p.x} += {self.dot(picked, y)} * {fx}"
+
+    def spread_y(self, pairings: Sequence[Pairing]) -> Iterator[str]:
+        """Adds to the cotangents of y what comes from those of the transposed products, ``d_y_x``."""
+        if not self.channel:
+            for p in pairings:
+                yield f"d_{p.y} += {self.dot(f'd_{p.turned}', p.x)}"
+            return
+        for level in self.levels(pairings):
+            yield from level.setup
+            for p in pairings:
+                (x, _), (_, fy) = self._side(p, "x", level), self._side(p, "y", level)
+                picked = f"tl.where({level.mask(p, turned=True)} & {p.mask(turned=True)}, d_{p.turned}, 0.0)"
+                yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
