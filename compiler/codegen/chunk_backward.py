@@ -183,7 +183,8 @@ class ChunkBackward(ChunkForward):
             total = " + ".join(terms)
             yield f"d_{key} = {self.to_end(f'({total})', g)}"
             if f.decay != "none":
-                yield f"border_log += tl.sum({self._along(f'{self._late(key)} * d_{key}')}, axis=0)"
+                text = f"tl.sum({self._late(key)} * d_{key}, axis=0)"
+                yield f"border_log += {text if self.channel else f'tl.sum({text}, axis=0)'}"
 
     def _late(self, key: str) -> str:
         """Rows that were computed again, with their signs; those of several substeps are still there as one tile."""
@@ -200,7 +201,7 @@ class ChunkBackward(ChunkForward):
         parts = []
         for m in self.f.members:
             product = f"{m.state} * d_{m.state}"
-            whole = product if m.vector else f"tl.sum({product}, axis=1)"
+            whole = product if m.vector else f"tl.sum({product}, axis={1 if self.channel else 0})"
             parts.append(whole if self.channel else f"tl.sum({whole}, axis=0)")
         sign = "flip_all * " if self.f.signed else ""
         yield f"border_log = {sign}tl.exp2(total) * ({' + '.join(parts)})"
