@@ -184,7 +184,7 @@ class ChunkBackward(ChunkForward):
             yield f"d_{key} = {self.to_end(f'({total})', g)}"
             if f.decay != "none":
                 text = f"tl.sum({self._late(key)} * d_{key}, axis=0)"
-                yield f"border_log += {text if self.channel else f'tl.sum({text}, axis=0)'}"
+                yield f"border_log += {text if self.channel else f'tl.sum({text}[:, None], axis=0)'}"
 
     def _late(self, key: str) -> str:
         """Rows that were computed again, with their signs; those of several substeps are still there as one tile."""
@@ -202,7 +202,8 @@ class ChunkBackward(ChunkForward):
         for m in self.f.members:
             product = f"{m.state} * d_{m.state}"
             whole = product if m.vector else f"tl.sum({product}, axis={1 if self.channel else 0})"
-            parts.append(whole if self.channel else f"tl.sum({whole}, axis=0)")
+            # to one number by way of a column: see `total` in triton.py
+            parts.append(whole if self.channel else f"tl.sum({f'({whole})' if m.vector else whole}[:, None], axis=0)")
         sign = "flip_all * " if self.f.signed else ""
         yield f"border_log = {sign}tl.exp2(total) * ({' + '.join(parts)})"
 

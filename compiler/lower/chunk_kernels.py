@@ -365,6 +365,7 @@ class ChunkMaker(Maker):
         sections |= self.gradients(writer, stored)
         late = list(sections["gradients"])
         sums, accumulators, partials = self.param_gradients(writer)
+        sums = [replace(s, op="total") if s.op == "sum" and not s.labels else s for s in sums]
         if apart:
             partials = [replace(t, place="checkpoint") for t in partials]
         zeros = tuple(Statement(a.name, "zeros", (), (), a.labels) for a in accumulators)
