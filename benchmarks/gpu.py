@@ -77,8 +77,9 @@ def plan(minutes: float) -> Plan:
     checks: list[tuple[int, Job]] = []
     for name in zoo():
         program = recurra.load(ZOO / f"{name}.rec").program
+        ways = applicable(program, fitting_sizes(program, cycle(CHECKS[0]["sizes"])))
         for rank, case in enumerate(CHECKS):
-            for way in applicable(program, fitting_sizes(program, cycle(case["sizes"]))):
+            for way in ways:
                 for dtype in ("bfloat16", "float32"):
                     job = {"kind": "check", "device": "cuda", "spec": name, "way": way, "dtype": dtype, **case}
                     checks.append((_urgency(name, way, rank), job))
@@ -111,11 +112,12 @@ def rehearsal() -> Plan:
     checks: list[Job] = [
         {"kind": "check", "spec": "gla", "way": "fused", **case},
         {"kind": "check", "spec": "hgrn", "way": "recurrent", **case},
-        {"kind": "check", "spec": "hgrn", "way": "fused", **case},  # does not apply: a row of what went wrong
-        {"kind": "warm", "spec": "gla", "way": "auto", **shape},
+        {"kind": "check", "spec": "hgrn", "way": "fused", **case},  # does not apply
+        {"kind": "check", "spec": "nothing", "way": "fused", **case},  # a row of what went wrong
+        {"kind": "warm", "spec": "delta_net", "way": "auto", **shape},
     ]
-    tunes: list[Job] = [{"kind": "tune", "spec": "gla", "way": "auto", **shape}]  # skipped unless the peer is there
-    times: list[Job] = [{"kind": "time", "spec": "gla", "way": way, **shape} for way in ("auto", "other")]
+    tunes: list[Job] = [{"kind": "tune", "spec": "delta_net", "way": "auto", **shape}]  # if the peer is there
+    times: list[Job] = [{"kind": "time", "spec": "delta_net", "way": way, **shape} for way in ("auto", "other")]
     return Plan("cpu", 300.0, 2, checks, tunes, times, {"TRITON_INTERPRET": "1"})
 
 

@@ -24,8 +24,9 @@ def test_rehearsal(tmp_path):
     rows = {(row["kind"], row["spec"], row["way"]): row for row in data["checks"]}
     for key in (("check", "gla", "fused"), ("check", "hgrn", "recurrent")):
         assert not rows[key]["wrong"] and not rows[key]["moving"] and float(rows[key]["ratio"]) < 1
-    assert "does not apply" in rows["check", "hgrn", "fused"]["failed"]
-    assert "failed" not in rows["warm", "gla", "auto"]
+    assert "does not apply" in rows["check", "hgrn", "fused"]["refused"]
+    assert "nothing.rec" in rows["check", "nothing", "fused"]["failed"]
+    assert "failed" not in rows["warm", "delta_net", "auto"]
     chosen, other = data["times"]
     assert (chosen["launches"]["way"], other["launches"]["way"]) == ("fused", "split")
     assert {(t["name"], t["direction"]) for t in chosen["times"]} == {
@@ -34,8 +35,8 @@ def test_rehearsal(tmp_path):
     assert all(t["median"] > 0 for t in chosen["times"])
     text = (tmp_path / "gpu.md").read_text()
     assert "flash-linear-attention is not installed" in text and "2 of 3 checks agree" in text
-    assert "| gla | B1 T20 H1 D16 | fused | forward |" in text and "| split (not chosen) |" in text
-    assert "| hgrn | fused | float32 | B1 T20 H1 16 | ValueError" in text
+    assert "| delta_net | B1 T20 H1 D16 | fused | forward |" in text and "| split (not chosen) |" in text
+    assert "| nothing | fused | float32 | B1 T20 H1 16 | FileNotFoundError" in text and "| hgrn |" not in text
     assert text.strip() == done.stdout.strip()
 
 
