@@ -171,7 +171,7 @@ def register(name: str, executor: Executor) -> None:
         used = cotangents[:outputs]
         if any(given is None for given in used):
             empty = executor.forward_shapes(own, steps, cu_seqlens, False)
-            used = [room.zero_() if given is None else given for given, room in zip(used, empty, strict=False)]
+            used = tuple(room.zero_() if given is None else given for given, room in zip(used, empty, strict=False))
         return executor.backward(own, saved, used, cotangents[outputs:], steps, reverse, cu_seqlens)
 
     def infer_shapes(*args: Any) -> tuple[Tensor, ...]:
