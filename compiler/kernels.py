@@ -25,9 +25,10 @@ from .lower.scan import Scan, lower_scan
 from .lower.split import Split, split
 from .lower.stepwise import Stepwise, cut_program, lower_stepwise
 from .options import KernelOptions
-from .strategies import chunk, recurrent, recurrent_cpu, scan, stepwise
+from .strategies import chunk, recurrent, recurrent_cpu, scan
 from .strategies.chunk import NAME as CHUNKED
 from .strategies.chunk import PassPlan
+from .strategies.gpu import gpu_verdicts
 from .strategies.recurrent import NAME as RECURRENT
 from .strategies.scan import NAME as SCAN
 from .strategies.stepwise import NAME as STEPWISE
@@ -44,8 +45,7 @@ CHUNK = 16
 class Compiled:
     """Everything between a typed recurrence and its source text.
 
-    ``verdicts`` are those of all strategies in order of preference; ``lowered`` is what the first
-    that applies made of the recurrence.
+    ``verdicts`` are those of all strategies; ``lowered`` is what the one that was taken made of the recurrence.
     """
 
     split: Split
@@ -62,8 +62,8 @@ class Compiled:
                 return STEPWISE
             case Scan():
                 return SCAN
-            case Chain():
-                return CHUNKED
+            case Chain(parts=parts):
+                return CHUNKED if any(isinstance(lowered, Chunked) for _, lowered in parts) else SCAN
         return RECURRENT
 
     @property
@@ -104,22 +104,23 @@ def _for_triton(
 ) -> tuple[tuple[Verdict, ...], Chain | Recurrent | Scan | Stepwise]:
     core, tiles = parts.core, dict(options.tiles)
     layout, groups, planned = recurrent.layout(core, sizes, tiles), scan.groups(core, step), chunk.plan_passes(core)
-    verdicts = (
-        chunk.verdict(planned, sizes),
-        scan.verdict(core, groups, sizes),
-        recurrent.verdict(core, layout),
-        stepwise.verdict(core),
-    )
+    verdicts = gpu_verdicts(core, layout, groups, planned, sizes, options, options.chunk or CHUNK)
     match choose(verdicts, strategy):
         case "stepwise":
             cut = recurrent.layout(cut_program(core), sizes, tiles)
             return verdicts, lower_stepwise(core, step, cut, options.strided)
         case "scan" if not isinstance(groups, Reason):
             return verdicts, _scan(core, step, groups, sizes, options, ())
-        case "chunk" if not isinstance(planned, Reason):
+        case "scan" | "chunk" if not isinstance(planned, Reason):
             return verdicts, _chain(planned, sizes, options)
     lowered = lower_recurrent(
-        core, plan(step), layout, precision=options.precision, chunk=options.chunk or CHUNK, strided=options.strided
+        core,
+        plan(step),
+        layout,
+        precision=options.precision,
+        chunk=options.chunk or CHUNK,
+        strided=options.strided,
+        packed=options.packed,
     )
     return verdicts, lowered
 
@@ -134,7 +135,15 @@ def _scan(
 ) -> Scan:
     blocks = scan.layout(program, groups, sizes, dict(options.tiles), options.chunk)
     kept = plan(step, keep_products=False)
-    return lower_scan(program, kept, blocks, precision=options.precision, strided=options.strided, wide=wide)
+    return lower_scan(
+        program,
+        kept,
+        blocks,
+        precision=options.precision,
+        strided=options.strided,
+        wide=wide,
+        packed=options.packed,
+    )
 
 
 def _chain(planned: tuple[PassPlan, ...], sizes: Mapping[str, int], options: KernelOptions) -> Chain:
@@ -150,7 +159,7 @@ def _chain(planned: tuple[PassPlan, ...], sizes: Mapping[str, int], options: Ker
             parts.append((p.part, _scan(program, p.step, p.groups, sizes, options, wide)))
             continue
         layout = chunk.layout(program, p.form, sizes, dict(options.tiles), options.chunk)
-        how = ChunkOptions(options.operand, options.precision, options.strided, started)
+        how = ChunkOptions(options.operand, options.precision, options.strided, started, options.packed)
         parts.append((p.part, lower_chunk(program, p.form, layout, how, wide)))
     return Chain(tuple(parts), started)
 
@@ -169,4 +178,4 @@ def _for_cpu(
     kept = options.chunk or recurrent_cpu.chunk(core, layout)
     adjoint = plan(factor_adjoint(step, sizes), keep_dear=True)
     wide = {name for name, _ in (*parts.before, *parts.taps)}  # computed beside the kernels: not to be rounded
-    return verdicts, lower_native(core, adjoint, layout, kept, wide)
+    return verdicts, lower_native(core, adjoint, layout, kept, wide, options.packed)

@@ -38,23 +38,33 @@ class KernelOptions:
     """What one set of kernels is specialised to, besides sizes.
 
     ``precision`` is the form of float32 matrix products on a GPU, ``chunk`` the steps between checkpoints
-    (None: as the strategy finds), ``strided`` whether inputs come with strides instead of being contiguous, ``tiles``
-    sets the block of an axis by name, ``dtype`` is the type of the caller's tensors on a processor. ``operand`` is the
-    element type of products of matrices over chunks, ``started`` whether start states are given, ``schedule`` how
-    chunks are walked: ``fused``, ``split`` or ``auto``.
+    (None: as the strategy finds), ``strided`` whether inputs come with strides instead of being contiguous, ``packed``
+    whether sequences of different lengths come one after another, ``tiles`` sets the block of an axis by name,
+    ``dtype`` is the type of the caller's tensors on a processor. ``operand`` is the element type of products of
+    matrices over chunks, ``started`` whether start states are given, ``schedule`` how chunks are walked: ``fused``,
+    ``split`` or ``auto``.
     """
 
     precision: str = "ieee"
     chunk: int | None = None
     strided: bool = False
+    packed: bool = False
     tiles: tuple[tuple[str, int], ...] = ()
     dtype: str = "float32"
     operand: str = "tl.float32"
     started: bool = True
     schedule: str = "auto"
 
+    def plain(self) -> tuple[object, ...]:
+        """The arguments that make the same options: constants to ``torch.compile``, which sees the fields' defaults
+        in an object of this class that was made while it traces."""
+        return (
+            self.precision, self.chunk, self.strided, self.packed, self.tiles, self.dtype, self.operand, self.started,
+            self.schedule,
+        )  # fmt: skip
+
     @staticmethod
     def of(options: Options, *, half: bool = False, strided: bool = False) -> KernelOptions:
         """What a user's options come to: exact products for float32 inputs, tensor-core ones for 16-bit inputs."""
-        found = KernelOptions("tf32" if half else "ieee", options.checkpoint, strided, options.tiles)
+        found = KernelOptions("tf32" if half else "ieee", options.checkpoint, strided, tiles=options.tiles)
         return found if options.precision is None else replace(found, precision=options.precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..compiler.ir.program import Program
 from ..compiler.options import Options
 from ..dsl.suggest import closest
-from . import reference
+from . import chunked, reference
 from .errors import BackendError
 
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -37,9 +38,8 @@ class Backend:
     """A way to run a recurrence.
 
     ``refuses`` gives the reason why it cannot take a task, or None; ``avoid`` why ``auto`` leaves it
-    to others though it could. ``run(program, sizes, inputs, params, initial, *, steps, reverse)`` gives
-    outputs and final states in declaration order; where ``strategies`` it also takes
-    ``strategy`` and the user's ``options``. ``variants``
+    to others though it could. ``run(program, sizes, inputs, params, initial, *, steps, reverse, cu_seqlens,
+    strategy, options)`` gives outputs and final states in declaration order. ``variants``
     are further ways to run, by name, that verification has to cover.
     """
 
@@ -47,7 +47,6 @@ class Backend:
     refuses: Callable[[Task], str | None]
     avoid: Callable[[Task], str | None]
     run: Callable[..., Result]
-    strategies: bool
     variants: Callable[[Program], Mapping[str, Callable[..., Result]]]
 
 
@@ -91,6 +90,8 @@ def _triton_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
 
 
 def _cpu_refuses(task: Task) -> str | None:
+    if task.strategy == "chunk":
+        return "it has no kernels for strategy 'chunk'"
     if task.device.type != "cpu":
         return f"tensors are on {task.device.type}"
     from .ops import cpu_backend
@@ -110,6 +111,19 @@ def _cpu_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
     return cpu_backend.variants(program)
 
 
+def _reference_refuses(task: Task) -> str | None:
+    return chunked.refuses(task.program) if task.strategy == "chunk" else None
+
+
+def _reference_run(*args: Any, strategy: str = "auto", options: Options | None = None, **kwargs: Any) -> Result:
+    """The token loop, which is the oracle, unless chunks are asked for."""
+    return chunked.run(*args, **kwargs) if strategy == "chunk" else reference.run(*args, **kwargs)
+
+
+def _reference_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
+    return {} if chunked.refuses(program) is not None else {"pieces": partial(chunked.run, chunk=2)}
+
+
 def _warn_without_compiler(task: Task, refused: list[tuple[str, str]]) -> None:
     """Say once that native kernels would run this, if only there were a compiler."""
     if task.device.type != "cpu" or all(name != "cpu" for name, _ in refused):
@@ -122,10 +136,6 @@ def _warn_without_compiler(task: Task, refused: list[tuple[str, str]]) -> None:
         warn_no_compiler(error)
 
 
-def _no_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
-    return {}
-
-
 def _triton_avoid(task: Task) -> str | None:
     if task.device.type == "cuda":  # also the name of AMD's GPUs in torch
         return None
@@ -136,10 +146,12 @@ def _never(task: Task) -> str | None:
     return None
 
 
+REFERENCE = Backend("reference", _reference_refuses, _never, _reference_run, _reference_variants)
+
 BACKENDS: tuple[Backend, ...] = (
-    Backend("triton", _triton_refuses, _triton_avoid, _triton_run, True, _triton_variants),
-    Backend("cpu", _cpu_refuses, _never, _cpu_run, True, _cpu_variants),
-    Backend("reference", _never, _never, reference.run, False, _no_variants),
+    Backend("triton", _triton_refuses, _triton_avoid, _triton_run, _triton_variants),
+    Backend("cpu", _cpu_refuses, _never, _cpu_run, _cpu_variants),
+    REFERENCE,
 )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from ..compiler.analysis.independence import independent_axes
 from ..compiler.analysis.structure import TransitionFacts
+from ..compiler.forms import describe_passes, pass_lines
 from ..compiler.ir.program import Gate, Program
 from ..compiler.kernels import Backend, Compiled, compile_kernels
 from ..compiler.options import KernelOptions, Options
@@ -56,6 +57,7 @@ def explain(recurrence: Recurrence, device: torch.device | str | None, sizes: Ma
             },
             "gates": [_gate(recurrence, gate) for gate in program.gates],
             "transitions": [_transition(facts) for facts in recurrence.compiled.facts],
+            "passes": describe_passes(program),
             "independent": list(independent_axes(program)),
             "strategies": _strategies(program, bound, recurrence.options, "cpu" if where.type == "cpu" else "triton"),
             "backend": _backend(program, bound, where),
@@ -115,7 +117,9 @@ def _transition(facts: TransitionFacts) -> dict[str, Any]:
 
 def _strategies(program: Program, sizes: Mapping[str, int], options: Options, backend: Backend) -> dict[str, Any]:
     compiled = _kernels(program, sizes, options, backend)
-    verdicts = [{"name": v.strategy, "applies": v.applies, "reason": v.reason} for v in compiled.verdicts]
+    verdicts = [
+        {"name": v.strategy, "applies": v.applies, "reason": v.reason, "cost": v.cost} for v in compiled.verdicts
+    ]
     return {"taken": compiled.strategy, "verdicts": verdicts}
 
 
@@ -139,11 +143,15 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
         row("gate", f"{gate['name']}{axes} in {gate['promised'] or gate['inferred']}")
     for transition in data["transitions"]:
         row("transition", f"{transition['state']}: {transition['class']} ({transition['reason']})")
+    for index, line in enumerate(pass_lines(data["passes"])):
+        row("" if index else "normal form", line)
     row("independent", ", ".join(data["independent"]) or "no axis of the states")
     for verdict in data["strategies"]["verdicts"]:
         taken = verdict["name"] == data["strategies"]["taken"]
         verb = "taken" if taken else "applies too" if verdict["applies"] else "refuses"
         row("strategy", f"{verdict['name']}, {verb}: {verdict['reason']}")
+        if verdict["cost"]:
+            row("", verdict["cost"])
     if data["sizes"]:
         row("", f"decided for {', '.join(f'{name}={size}' for name, size in data['sizes'].items())}")
     backend = data["backend"]

@@ -1,4 +1,4 @@
-"""What a spec promises of its inputs, looked up in the data: NaN, Inf, ranges, unit norms.
+"""What a spec promises of its inputs, looked up in the data: NaN, Inf, ranges, unit norms, packed sequences.
 
 Off unless asked for, because reading the data of a GPU waits for it. Nothing is checked while
 ``torch.compile`` traces, where there is no data yet.
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..compiler.ir.program import Input, Program
 from ..compiler.ir.types import EVERYTHING, Interval
+from . import sequences
 from .errors import CallError
 from .validate import Bound
 
@@ -53,6 +54,8 @@ def check_values(program: Program, bound: Bound) -> None:
     """CallError for the first value that is NaN, infinite without being promised so, or breaks a promise."""
     if torch.compiler.is_compiling():
         return
+    if bound.cu_seqlens is not None:
+        sequences.check_values(program.name, bound.cu_seqlens, bound.steps)
     for declared, tensor in zip(program.inputs, bound.inputs, strict=True):
         _check_input(program.name, declared, tensor.detach())
     for param, tensor in zip(program.params, bound.params, strict=True):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .explain import Explanation
     from .verify import Report
 
-STRATEGIES = ("auto", "recurrent", "stepwise")
+STRATEGIES = ("auto", "chunk", "recurrent", "stepwise")
 
 
 def load(spec: str | Path, /, **consts: int) -> Recurrence:
@@ -166,13 +166,14 @@ class Recurrence:
         initial: Mapping[str, Tensor] | None = None,
         return_state: bool = False,
         reverse: bool = False,
+        cu_seqlens: Tensor | None = None,
         backend: str = "auto",
         strategy: str = "auto",
         steps: int | None = None,
         check: bool | None = None,
         **named: Tensor,
     ) -> Any:
-        """All steps of a batch of sequences: the output ``[B, T, H, *axes]``.
+        """All steps of a batch of sequences, or of packed ones: the output ``[B, T, H, *axes]``.
 
         Several outputs come as a named tuple in the order of the spec; with ``return_state`` the
         result is a pair with the dict of final states ``[B, H, *axes]``.
@@ -183,9 +184,15 @@ class Recurrence:
             initial: start states by name, float32 (float64 with float64 inputs); those left out
                 start as the spec says.
             reverse: run from the last step to the first; the final state is that after step 0.
+            cu_seqlens: [N + 1], int32 or int64 on the inputs' device, for N sequences of different lengths that
+                lie one after another in inputs of batch 1: sequence i at steps ``cu_seqlens[i]`` to
+                ``cu_seqlens[i + 1]``, the first at 0 and the last to T. Each runs by itself (with ``reverse``
+                from its own last step), and states are ``[N, H, *axes]``. Numbers that do not ascend from 0 to T
+                are refused on a CPU; on a GPU they are not looked at unless ``check``, and give wrong results.
             backend: ``auto``, ``triton``, ``cpu`` or ``reference``.
-            strategy: ``auto``, ``recurrent`` or ``stepwise``: how kernels are generated. The reference
-                generates none and takes any.
+            strategy: ``auto``, or how steps are taken: ``chunk`` takes many at once where the transition's algebra
+                allows that, ``recurrent`` and ``stepwise`` one after another. The reference takes them one after
+                another whatever is said, but for ``chunk``.
             steps: how many, for a recurrence without inputs and for no other.
             check: look for NaN, Inf and broken promises in the data; None: as
                 :func:`recurra.check_inputs` says.
@@ -193,7 +200,7 @@ class Recurrence:
         Inputs share one floating dtype, which the outputs have; params have it too or are float32. Raises
         CallError for arguments that do not fit and BackendError if the backend cannot run them.
         """
-        bound = validate.bind(self._plan, self._merged(tensors, named), initial, steps)
+        bound = validate.bind(self._plan, self._merged(tensors, named), initial, steps, cu_seqlens)
         if input_checks_enabled() if check is None else check:
             check_values(self._program, bound)
         outputs, final = self._run(bound, backend, strategy, reverse)
@@ -368,7 +375,7 @@ class Recurrence:
     def _run(self, bound: validate.Bound, backend: str, strategy: str, reverse: bool) -> Any:
         if self._takes_parts and not torch.compiler.is_compiling():
             self._check_parts(tuple(bound.sizes.items()))
-        choice = self._choose(bound.sizes, bound.dtype, bound.device, backend, strategy)
+        choice = self._choose(bound, backend, strategy)
         program = self._program
         starts = zip(program.states, bound.initial, strict=True)
         return choice.backend.run(
@@ -379,15 +386,15 @@ class Recurrence:
             {s.name: tensor for s, tensor in starts if tensor is not None},
             steps=bound.steps,
             reverse=reverse,
-            **({"strategy": strategy, "options": self._options} if choice.backend.strategies else {}),
+            cu_seqlens=bound.cu_seqlens,
+            strategy=strategy,
+            options=self._options,
         )
 
-    def _choose(
-        self, sizes: Mapping[str, int], dtype: torch.dtype, device: torch.device, backend: str, strategy: str
-    ) -> Choice:
+    def _choose(self, bound: validate.Bound, backend: str, strategy: str) -> Choice:
         if strategy not in STRATEGIES:
             raise ValueError(f"no strategy {strategy!r}; there are {', '.join(STRATEGIES)}")
-        return choose(backend, Task(self._program, sizes, dtype, device, strategy))
+        return choose(backend, Task(self._program, bound.sizes, bound.dtype, bound.device, strategy))
 
     @cached_property
     def _takes_parts(self) -> bool:

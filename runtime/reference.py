@@ -8,6 +8,7 @@ against; it is written for clarity and for memory linear in the number of steps,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..compiler.ir.program import Body, Instr, Program, depends_on, live
+from .sequences import one_by_one
 
 Leaves = Callable[[str, str], Tensor] | Mapping[tuple[str, str], Tensor]
 
@@ -221,6 +223,7 @@ def run(
     *,
     steps: int,
     reverse: bool = False,
+    cu_seqlens: Tensor | None = None,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """All steps of a recurrence: its outputs and its final states, in declaration order.
 
@@ -228,8 +231,39 @@ def run(
     ``h // (H // G)``), ``params`` ``[H, *axes]``, ``initial`` ``[B, H, *axes]``; a state that is missing
     there has its declared start. Outputs are ``[B, T, H, *axes]`` in the inputs' dtype, final states
     ``[B, H, *axes]``. Computes in float64 if any argument has it, else in float32. ``steps`` is T;
-    ``reverse`` runs from the last step to the first.
+    ``reverse`` runs from the last step to the first. With ``cu_seqlens`` [N + 1] the inputs, of batch 1, hold N
+    sequences one after another, sequence i at steps ``cu_seqlens[i]`` to ``cu_seqlens[i + 1]``; each runs by
+    itself, and states are ``[N, H, *axes]``.
     """
+    if cu_seqlens is not None:
+        return one_by_one(run, program, sizes, inputs, params, initial, cu_seqlens.tolist(), reverse)
+    begun = begin(program, sizes, inputs, params, initial, steps=steps, reverse=reverse)
+    values, final = _steps(program, sizes, begun.leaves, begun.states, begun.full, begun.like)
+    return emitted(program, [values[output.value] for output in program.outputs], inputs, begun, reverse), final
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a run starts from: inputs ``[B, T, H, *axes]`` and params ``[1, 1, H, *axes]`` as leaves, the start of every
+    state ``[B, H, *axes]``, ``full`` = (B, T, H), and a tensor ``like`` those that are computed."""
+
+    leaves: Mapping[tuple[str, str], Tensor]
+    states: Mapping[str, Tensor]
+    full: tuple[int, int, int]
+    like: Tensor
+
+
+def begin(
+    program: Program,
+    sizes: Mapping[str, int],
+    inputs: Mapping[str, Tensor],
+    params: Mapping[str, Tensor],
+    initial: Mapping[str, Tensor],
+    *,
+    steps: int,
+    reverse: bool,
+) -> Begun:
+    """The arguments of :func:`run` in the dtype of its arithmetic, all heads and from the first step that is run."""
     batch, heads = extent(inputs, params, initial)
     given = (*inputs.values(), *params.values(), *initial.values())
     wide = any(tensor.dtype == torch.float64 for tensor in given) or len(given) == 0
@@ -249,19 +283,21 @@ def run(
         .expand(batch, heads, *(axis.size.bind(sizes) for axis in state.axes))
         for state in program.states
     }
-    values, final = _steps(program, sizes, leaves, states, (batch, steps, heads), like)
-    dtype = like.dtype
+    return Begun(leaves, states, (batch, steps, heads), like)
+
+
+def emitted(
+    program: Program, values: Sequence[Tensor], inputs: Mapping[str, Tensor], begun: Begun, reverse: bool
+) -> tuple[Tensor, ...]:
+    """Outputs in the order of the steps and in the inputs' dtype, from their values."""
+    dtype = begun.like.dtype
     if inputs:
         first, *rest = (tensor.dtype for tensor in inputs.values())
         for other in rest:
             first = torch.promote_types(first, other)
         dtype = first
-    outputs = []
-    for output in program.outputs:
-        value = values[output.value]
-        value = value.expand(batch, steps, heads, *value.shape[3:]).to(dtype)
-        outputs.append(value.flip(1) if reverse else value)
-    return tuple(outputs), final
+    whole = [value.expand(*begun.full, *value.shape[3:]).to(dtype) for value in values]
+    return tuple(value.flip(1) if reverse else value for value in whole)
 
 
 def extent(

@@ -2,7 +2,7 @@
 
 Inputs are ``[B, T, H, *axes]``, params ``[H, *axes]``, states ``[B, H, *axes]``. What can be known from
 the spec alone is worked out once, in :func:`plan`; a call then costs a few comparisons per argument, all of
-which ``torch.compile`` can trace.
+which ``torch.compile`` can trace. Of packed sequences inputs are ``[1, T, H, *axes]`` and states ``[N, H, *axes]``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..compiler.ir.program import Dim, Program
 from ..compiler.ir.size import Size
 from ..compiler.ir.types import Axes, Axis
 from ..dsl.suggest import closest
+from . import sequences
 from .errors import CallError
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -61,7 +62,7 @@ class Bound(NamedTuple):
 
     ``sizes`` binds every dimension. ``dtype`` is that of the inputs and outputs and ``state_dtype`` float32, or
     float64 where ``dtype`` is. Tensors stand in the order of the declarations; a start state that was not
-    given is None.
+    given is None. ``batch`` is the number of sequences, packed or not.
     """
 
     sizes: dict[str, int]
@@ -74,6 +75,7 @@ class Bound(NamedTuple):
     inputs: tuple[Tensor, ...]
     params: tuple[Tensor, ...]
     initial: tuple[Tensor | None, ...]
+    cu_seqlens: Tensor | None
 
 
 @dataclass
@@ -81,10 +83,15 @@ class _Call:
     """What is known half-way through a call: sizes bound so far and the argument that bound each."""
 
     plan: Plan
+    packed: bool = False
     sizes: dict[str, int] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     lead: dict[str, int] = field(default_factory=dict)
     lead_owners: dict[str, str] = field(default_factory=dict)
+
+    def leading(self, slot: Slot) -> tuple[str, ...]:
+        """What stands before an argument's own axes."""
+        return ("N", "H") if self.packed and slot.kind == "state" else _LEADING[slot.kind]
 
 
 def plan(program: Program) -> Plan:
@@ -119,11 +126,13 @@ def bind(
     given: Mapping[str, Any],
     initial: Mapping[str, Any] | None = None,
     steps: int | None = None,
+    cu_seqlens: Any = None,
 ) -> Bound:
     """The bound sizes and ordered tensors of a call (CallError if an argument does not fit).
 
     ``given`` holds inputs and params by name, ``initial`` any of the states; ``steps`` is the number of
-    steps of a spec without inputs and must be None for all others.
+    steps of a spec without inputs and must be None for all others, ``cu_seqlens`` where packed sequences begin
+    and end.
     """
     _check_names(plan, given, initial)
     inputs = tuple(given[slot.name] for slot in plan.inputs)
@@ -134,23 +143,29 @@ def bind(
         *zip(plan.params, params, strict=True),
         *((slot, start) for slot, start in zip(plan.states, starts, strict=True) if start is not None),
     ]
-    call = _Call(plan)
+    call = _Call(plan, packed=cu_seqlens is not None)
     for slot, tensor in arguments:
         _check_kind(plan, slot, tensor)
     for slot, tensor in arguments:
         if tensor.dim() != slot.rank:
             raise _misfit(call, slot, tensor, f"needs {slot.rank} axes and has {tensor.dim()}")
+    if cu_seqlens is not None:
+        call.lead["B"], call.lead["N"] = 1, sequences.count(plan.spec, bool(plan.inputs), cu_seqlens)
+        call.lead_owners["B"] = call.lead_owners["N"] = sequences.ARGUMENT
     _bind_lead(call, arguments)
     _bind_axes(call, arguments)
     _check_bound(call)
     dtype = _dtype(plan, arguments)
     device = _device(plan, arguments)
+    steps = _steps(plan, call, steps)
+    if cu_seqlens is not None:
+        sequences.check(plan.spec, cu_seqlens, steps, device)
     for dim in plan.multiples:
         call.sizes[dim.name] = dim.size.bind(call.sizes)
     return Bound(
         call.sizes,
-        call.lead.get("B", 1),
-        _steps(plan, call, steps),
+        call.lead.get("N" if call.packed else "B", 1),
+        steps,
         call.lead.get("H", 1),
         dtype,
         torch.float64 if dtype == torch.float64 else torch.float32,
@@ -158,6 +173,7 @@ def bind(
         inputs,
         params,
         starts,
+        cu_seqlens,
     )
 
 
@@ -223,7 +239,7 @@ def _bind_lead(call: _Call, arguments: Sequence[tuple[Slot, Tensor]]) -> None:
     if heads < 1:
         raise _misfit(call, slot, tensor, "has no heads")
     for slot, tensor in arguments:
-        for position, name in enumerate(_LEADING[slot.kind]):
+        for position, name in enumerate(call.leading(slot)):
             size = tensor.shape[position]
             bound = call.lead.get(name)
             if bound is None:
@@ -232,12 +248,14 @@ def _bind_lead(call: _Call, arguments: Sequence[tuple[Slot, Tensor]]) -> None:
                 if size < 1 or bound % size != 0:
                     whose = f"the {bound} heads of `{call.lead_owners['H']}`"
                     raise _misfit(call, slot, tensor, f"has {size} heads, which do not divide {whose}")
+            elif size != bound and name == "B" and call.packed:
+                raise _misfit(call, slot, tensor, f"has a batch of {size}: packed sequences lie in a batch of 1")
             elif size != bound:
                 whose = f"{name} = {bound} by `{call.lead_owners[name]}`"
                 raise _misfit(call, slot, tensor, f"has {_WORDS[name]} of {size}, but {whose}")
 
 
-_WORDS = {"B": "a batch", "T": "a time axis", "H": "a head count"}
+_WORDS = {"B": "a batch", "T": "a time axis", "H": "a head count", "N": "a count of sequences"}
 
 
 def _bind_axes(call: _Call, arguments: Sequence[tuple[Slot, Tensor]]) -> None:
@@ -355,12 +373,19 @@ def _device(plan: Plan, arguments: Sequence[tuple[Slot, Tensor]]) -> torch.devic
 
 def _misfit(call: _Call, slot: Slot, tensor: Tensor, problem: str) -> CallError:
     came = "[" + ", ".join(str(int(size)) for size in tensor.shape) + "]"
-    return CallError(call.plan.spec, _argument(slot), problem, _show(slot, call.lead, call.sizes), came)
+    shown = _show(slot, call.lead, call.sizes, call.leading(slot))
+    return CallError(call.plan.spec, _argument(slot), problem, shown, came)
 
 
-def _show(slot: Slot, lead: Mapping[str, int] | None = None, sizes: Mapping[str, int] | None = None) -> str:
+def _show(
+    slot: Slot,
+    lead: Mapping[str, int] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    leading: Sequence[str] | None = None,
+) -> str:
     """``[B=2, T=16, H, K=64]``: the axes of an argument with the sizes that are bound."""
-    words = [name if name not in (lead or {}) else f"{name}={int((lead or {})[name])}" for name in _LEADING[slot.kind]]
+    names = leading or _LEADING[slot.kind]
+    words = [name if name not in (lead or {}) else f"{name}={int((lead or {})[name])}" for name in names]
     for axis in slot.axes:
         if all(dim in (sizes or {}) for dim, _ in axis.terms):
             size = axis.constant + sum(factor * int((sizes or {})[dim]) for dim, factor in axis.terms)

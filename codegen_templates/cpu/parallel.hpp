@@ -16,6 +16,12 @@ static inline void drain() {
 #endif
 }
 
+/// How many of the sequences of a program, the longest first, have more than so many steps.
+static inline int going(const int64_t* length, int rows, int64_t steps) {
+  while (rows > 0 && length[rows - 1] <= steps) rows--;
+  return rows;
+}
+
 /// body(room, program) for each program; 1 if there is no memory for the rooms, else 0.
 template <class Room, class F> static int in_parallel(int64_t programs, int64_t threads, F&& body) {
   int failed = 0;

@@ -18,10 +18,10 @@ from ..ir.builder import Builder
 from ..ir.program import Body, Program, State, live
 from ..ir.types import Axes, Axis
 from .linear import Reason
-from .links import Algebra, Product, RawLink, RawPair, Vector, link_of, merge, value_of
+from .links import Algebra, Product, RawLink, RawPair, Subject, Vector, link_of, merge, value_of
 from .logarithm import log_decay
 from .readout import Read, read_out
-from .terms import NotLinear, Terms
+from .terms import NotLinear, Terms, WrongAxis
 
 MAX_ROWS = 8
 """The most rank-one updates with reads per step."""
@@ -132,27 +132,29 @@ def affine_form(program: Program) -> AffineForm:
     widest = max(program.states, key=lambda s: len(s.axes))
     _check_shape(widest)
     found: list[AffineForm] = []
-    reasons: list[Reason] = []
+    errors: list[NotAffine | NotLinear] = []
     for axis in widest.axes:
         try:
             form = _form(program, axis.name)
-        except NotAffine as error:
-            reasons.append(error.reason)
-            continue
-        except NotLinear as error:
-            reasons.append(error.reason)
+        except (NotAffine, NotLinear) as error:
+            errors.append(error)
             continue
         if all(read.over == "mix" for read in form.reads):
             return form
         found.append(form)
     if found:
         return found[0]
-    raise NotAffine(_best(reasons))
+    reason = _best(errors)
+    raise NotAffine(reason if reason.span is not None else replace(reason, span=widest.span))
 
 
-def _best(reasons: Sequence[Reason]) -> Reason:
-    """Of the reasons per axis the first that is not about the choice of the axis."""
-    return next((r for r in reasons if not r.text.startswith(("it is mixed along", "its decay"))), reasons[0])
+def _best(errors: Sequence[NotAffine | NotLinear]) -> Reason:
+    """Of the reasons per axis the first that is not about the choice of the axis, or all."""
+    for error in errors:
+        if not isinstance(error, WrongAxis):
+            return error.reason
+    texts = dict.fromkeys(error.reason.text for error in errors)
+    return replace(errors[0].reason, text=", and ".join(texts))
 
 
 def _check_shape(state: State) -> None:
@@ -171,11 +173,12 @@ def _form(program: Program, mix: str) -> AffineForm:
     chains = []
     names = {state.name for state in program.states}
     for state in program.states:
+        _check_alone(program, state, names)
+    for state in program.states:
         axes = [axis.name for axis in state.axes]
         if mix not in axes or len(axes) > 2:
             raise NotAffine(Reason(f"`{state.name}` has no axis {mix} to share", state.span))
         member = Member(state.name, state.axes, axes.index(mix))
-        _check_alone(program, state, names)
         members.append(member)
         chains.append(_chain(program, algebra, state, member.position))
     size = builder.size(members[0].mix.size)
@@ -202,7 +205,7 @@ def _chain(program: Program, algebra: Algebra, state: State, mixed: int) -> list
     """The links from the state to its new value, one per value that every path passes."""
     body = program.body
     start = next((p for p, i in enumerate(body) if i.op == "leaf" and i.attrs == ("state", state.name)), None)
-    names = [axis.name for axis in state.axes]
+    names = tuple(axis.name for axis in state.axes)
     stops = _dominators(body, start, state.next, state.axes) if start is not None else [state.next]
     links = []
     previous = start
@@ -211,7 +214,7 @@ def _chain(program: Program, algebra: Algebra, state: State, mixed: int) -> list
         span = body[stop].span or state.span
         if stop != previous:
             terms = Terms(algebra.builder, basis).of(stop)
-            links.append(link_of(algebra, terms, mixed, names, span))
+            links.append(link_of(algebra, terms, mixed, Subject(state.name, names, span)))
         previous = stop
     return links or [RawLink(Product(), ())]
 
@@ -289,7 +292,7 @@ def _link(program: Program, algebra: Algebra, group: Sequence[RawLink], members:
         key = _along(algebra, pair.key, mix)
         read = None if pair.read is None else _along(algebra, pair.read, mix)
         plain = pair.read is None or pair.scale == (Product(),)
-        scale = None if plain else value_of(algebra, pair.scale, ())
+        scale = None if plain else value_of(algebra, algebra.ordered(pair.scale), ())
         pairs.append(Pair(key, values, read, scale, pair.post))
     decay = group[0].decay
     built = None if decay == Product() else Decay(*log_decay(program, builder, decay), value_of(algebra, (decay,), ()))
@@ -297,7 +300,7 @@ def _link(program: Program, algebra: Algebra, group: Sequence[RawLink], members:
 
 
 def _given_value(algebra: Algebra, pair: RawPair, member: Member) -> int:
-    value = value_of(algebra, pair.value, ())
+    value = value_of(algebra, algebra.ordered(pair.value), ())
     column = member.column
     return value if column is None else algebra.builder.spread(value, (column,))
 

@@ -358,7 +358,7 @@ class _Walk:
 
     def _refusal(self, instr: Instr, args: Sequence[_Form]) -> Reason:
         names = [name for form in args for name in form.slopes] or ["the state"]
-        word = WORDS.get(instr.op, instr.op)
+        word = {**WORDS, "mul": "*", "add": "+", "sub": "-", "neg": "-"}.get(instr.op, instr.op)
         match OPS[instr.op].kind:
             case "reduce":
                 axis = self.builder.axes(instr.args[0])[instr.attrs[0]].name

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from ...dsl.source import Span
 from ..ir.builder import Builder
+from ..ir.program import depends_on
 from .linear import Reason
-from .terms import Factor, NotLinear, Signatures, Term
+from .terms import Factor, NotLinear, Signatures, Term, Terms, WrongAxis
 
 Vector = tuple[int, ...]
 """A product of values along one axis; () is a vector of ones."""
@@ -32,6 +33,8 @@ class Product:
 Sum = tuple[Product, ...]
 
 ONE = Product()
+
+DENSE = "{} is multiplied by a matrix that is no outer product"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,38 @@ class Algebra:
 
     def __init__(self, builder: Builder) -> None:
         self.builder, self.signature = builder, Signatures(builder)
+        self._wholes = tuple(self._named())
+
+    def _named(self) -> Iterable[tuple[Product, int]]:
+        """Products that the author gave a name, those of most factors first."""
+        body = tuple(self.builder.body)
+        of_state = depends_on(body, ("state",))
+        terms = Terms(self.builder, {})
+        found = []
+        for position, instr in enumerate(body):
+            if instr.name is None or of_state[position] or len(instr.axes) > 1 or instr.op != "mul":
+                continue
+            (term, *others) = terms.of(position)
+            if others or term.negative or term.labels != set(term.out):
+                continue
+            scalars = self.sorted(f.value for f in term.factors if not f.labels)
+            vector = self.sorted(f.value for f in term.factors if f.labels)
+            if len(scalars) + len(vector) > 1:
+                found.append((Product(scalars, vector), position))
+        return sorted(found, key=lambda pair: -len(pair[0].scalars) - len(pair[0].vector))
+
+    def folded(self, product: Product) -> Product:
+        """A product in the author's names: factors that have one together are that value."""
+        for whole, position in self._wholes:
+            scalars, vector = _without(product.scalars, whole.scalars), _without(product.vector, whole.vector)
+            if scalars is None or vector is None:
+                continue
+            if whole.vector:
+                vector = self.sorted((*vector, position))
+            else:
+                scalars = self.sorted((*scalars, position))
+            product = replace(product, scalars=scalars, vector=vector)
+        return product
 
     def sorted(self, values: Iterable[int]) -> tuple[int, ...]:
         return tuple(sorted(values, key=lambda value: (self.signature(value), value)))
@@ -73,6 +108,15 @@ class Algebra:
         return Product(
             self.sorted((*x.scalars, *y.scalars)), self.sorted((*x.vector, *y.vector)), x.negative != y.negative
         )
+
+    def ordered(self, products: Iterable[Product]) -> Sum:
+        """A sum in an order that does not depend on how the spec was written, what is subtracted last."""
+
+        def rank(product: Product) -> tuple[bool, int, list[str]]:
+            factors = (*product.scalars, *product.vector)
+            return product.negative, len(factors), [self.signature(value) for value in factors]
+
+        return tuple(sorted(products, key=rank))
 
     def all_times(self, sum_: Sum, y: Product) -> Sum:
         return tuple(self.times(x, y) for x in sum_)
@@ -91,7 +135,7 @@ class Algebra:
     def vector_value(self, vector: Vector) -> int | None:
         """A product of vectors as a value, None for ones."""
         result: int | None = None
-        for value in vector:
+        for value in self.folded(Product((), vector)).vector:
             result = value if result is None else self.builder.mul(result, value)
         return result
 
@@ -99,7 +143,22 @@ class Algebra:
 # ---------------------------------------------------------------- one link
 
 
-def link_of(algebra: Algebra, terms: Sequence[Term], mixed: int, names: Sequence[str], span: Span | None) -> RawLink:
+@dataclass(frozen=True)
+class Subject:
+    """What a link is made of, for reasons: the state, the names of its axes and where the value was written."""
+
+    state: str
+    axes: tuple[str, ...]
+    span: Span | None
+
+    def others(self, mixed: int) -> str:
+        return " and ".join(name for i, name in enumerate(self.axes) if i != mixed)
+
+    def reason(self, text: str) -> Reason:
+        return Reason(text.format(f"`{self.state}`"), self.span)
+
+
+def link_of(algebra: Algebra, terms: Sequence[Term], mixed: int, subject: Subject) -> RawLink:
     """The link that the terms of a new matrix (or vector) are, mixed along the axis at position ``mixed``.
 
     NotLinear with the reason if they are no diagonal plus low rank along that axis.
@@ -107,15 +166,15 @@ def link_of(algebra: Algebra, terms: Sequence[Term], mixed: int, names: Sequence
     decays: list[Product] = []
     pairs: list[RawPair] = []
     for term in terms:
-        parts = _components(algebra, term, span)
+        parts = _components(algebra, term, subject)
         if term.basis is None:
-            pairs.append(_given(parts, term, mixed, span))
+            pairs.append(_given(parts, term, mixed, subject))
         elif term.basis.labels == term.out:
-            decays.append(_decay(parts, term, mixed, names, span))
+            decays.append(_decay(parts, term, mixed, subject))
         else:
-            pairs.append(_read(parts, term, mixed, names, span))
+            pairs.append(_read(parts, term, mixed, subject))
     if len(decays) > 1:
-        decay = _summed(algebra, decays, span)
+        decay = _summed(algebra, decays)
     elif decays:
         decay = decays[0]
     else:
@@ -132,7 +191,7 @@ class _Parts:
     mixed: tuple[Factor, ...]
 
 
-def _components(algebra: Algebra, term: Term, span: Span | None) -> _Parts:
+def _components(algebra: Algebra, term: Term, subject: Subject) -> _Parts:
     """Factors sorted by label; labels that only coefficients share are summed away."""
     builder = algebra.builder
     kept = set(term.out) | (set(term.basis.labels) if term.basis else set())
@@ -141,7 +200,7 @@ def _components(algebra: Algebra, term: Term, span: Span | None) -> _Parts:
         touching = [f for f in factors if label in f.labels]
         others = sorted({other for f in touching for other in f.labels if other != label})
         if len(others) > 1:
-            raise NotLinear(Reason("it is multiplied by a matrix that is no outer product", span))
+            raise NotLinear(subject.reason(DENSE))
         factors = [f for f in factors if label not in f.labels]
         factors.append(_contracted(algebra, touching, label, others, term))
     scalars = tuple(f.value for f in factors if not f.labels)
@@ -177,48 +236,43 @@ def _contracted(algebra: Algebra, factors: Sequence[Factor], label: int, others:
     return Factor(builder.contract(whole, vector, (0, 1), (at,), (1 - at,)), tuple(others))
 
 
-def _given(parts: _Parts, term: Term, mixed: int, span: Span | None) -> RawPair:
+def _given(parts: _Parts, term: Term, mixed: int, subject: Subject) -> RawPair:
     if parts.mixed:
-        raise NotLinear(Reason("what is written is a matrix that is no outer product", span))
+        raise NotLinear(subject.reason("what is written to {} is a matrix that is no outer product"))
     others = [label for i, label in enumerate(term.out) if i != mixed]
     value = Product(parts.scalars, parts.vectors.get(others[0], ()) if others else (), term.negative)
     return RawPair(parts.vectors.get(term.out[mixed], ()), (value,))
 
 
-def _decay(parts: _Parts, term: Term, mixed: int, names: Sequence[str], span: Span | None) -> Product:
+def _decay(parts: _Parts, term: Term, mixed: int, subject: Subject) -> Product:
     if parts.mixed:
-        raise NotLinear(Reason("every entry has a decay of its own", span))
-    along = [i for i, label in enumerate(term.out) if parts.vectors.get(label)]
-    if any(i != mixed for i in along):
-        raise NotLinear(Reason(f"its decay varies along {' and '.join(names[i] for i in along)}", span))
+        raise NotLinear(subject.reason("every entry of {} has a decay of its own"))
+    if any(parts.vectors.get(label) for i, label in enumerate(term.out) if i != mixed):
+        raise WrongAxis(subject.reason(f"the decay of {{}} varies along {subject.others(mixed)}"))
     return Product(parts.scalars, parts.vectors.get(term.out[mixed], ()), term.negative)
 
 
-def _read(parts: _Parts, term: Term, mixed: int, names: Sequence[str], span: Span | None) -> RawPair:
+def _read(parts: _Parts, term: Term, mixed: int, subject: Subject) -> RawPair:
     basis = term.basis
     assert basis is not None
     moved = [i for i, label in enumerate(term.out) if basis.labels[i] != label]
-    if parts.mixed or any(basis.labels[i] in term.out for i in moved):
-        raise NotLinear(Reason("it is multiplied by a matrix that is no outer product", span))
+    if any(basis.labels[i] in term.out for i in moved):
+        raise NotLinear(subject.reason("{} is transposed"))
+    if parts.mixed:
+        raise NotLinear(subject.reason(DENSE))
     if moved != [mixed]:
-        raise NotLinear(Reason(f"it is mixed along {' and '.join(names[i] for i in moved)}", span))
+        raise WrongAxis(subject.reason(f"{{}} is mixed along {' and '.join(subject.axes[i] for i in moved)}"))
     if any(parts.vectors.get(label) for i, label in enumerate(term.out) if i != mixed):
-        others = [name for i, name in enumerate(names) if i != mixed]
-        raise NotLinear(Reason(f"what is read is scaled along {' and '.join(others)}", span))
+        raise WrongAxis(subject.reason(f"what is read of {{}} is scaled along {subject.others(mixed)}"))
     read = parts.vectors.get(basis.labels[mixed], ())
     key = parts.vectors.get(term.out[mixed], ())
     return RawPair(key, (), read, (Product(parts.scalars, (), term.negative),), post=False)
 
 
-def _summed(algebra: Algebra, decays: Sequence[Product], span: Span | None) -> Product:
+def _summed(algebra: Algebra, decays: Sequence[Product]) -> Product:
     """A decay that is a sum, ``(1 - b) * S`` written out: one value."""
-    builder = algebra.builder
-    values = [value_of(algebra, (decay,), ()) for decay in decays]
-    widest = max(values, key=lambda v: len(builder.axes(v)))
-    total = builder.spread(values[0], builder.axes(widest))
-    for value in values[1:]:
-        total = builder.apply("add", total, value)
-    return Product((), (total,)) if builder.axes(total) else Product((total,))
+    total = value_of(algebra, algebra.ordered(decays), ())
+    return Product((), (total,)) if algebra.builder.axes(total) else Product((total,))
 
 
 # ---------------------------------------------------------------- links that become one
@@ -323,7 +377,7 @@ def value_of(algebra: Algebra, products: Sum, shape: Sequence[int]) -> int:
     """A sum of products as one value; ``shape`` are values whose axes it has at least (for ones)."""
     builder = algebra.builder
     total: int | None = None
-    for product in products:
+    for product in map(algebra.folded, products):
         value: int | None = None
         for scalar in product.scalars:
             value = scalar if value is None else builder.mul(value, scalar)

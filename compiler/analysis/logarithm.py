@@ -29,10 +29,8 @@ def log_decay(program: Program, builder: Builder, decay: Product) -> tuple[int, 
         interval = bounds[value]
         if 0.0 in (interval.low, interval.high) and Interval(0.0, 0.0) in interval:
             what = builder.body[value]
-            name = f"`{what.name}`" if what.name else "it"
-            raise NotLinear(
-                Reason(f"its decay {name} in {interval} can be 0, where a logarithm has no gradient", what.span)
-            )
+            name = f"the decay `{what.name}`" if what.name else "a decay"
+            raise NotLinear(Reason(f"{name} in {interval} can be 0, where a logarithm has no gradient", what.span))
         if interval.low >= 0.0:
             logs.append(builder.apply("log", value))
         else:

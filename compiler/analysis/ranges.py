@@ -79,11 +79,11 @@ def unit(body: Body, unit_leaves: frozenset[str] = frozenset()) -> tuple[bool, .
             last = len(body[instr.args[0]].axes) - 1
             found.append(found[instr.args[0]] and bool(source) and source[-1] == last)
         else:
-            found.append(_normalised(body, instr) is not None)
+            found.append(normalised(body, instr) is not None)
     return tuple(found)
 
 
-def _normalised(body: Body, instr: Instr) -> int | None:
+def normalised(body: Sequence[Instr], instr: Instr) -> int | None:
     """The operand x of ``x * rsqrt(sum(x^2, last axis) + eps)``."""
     if instr.op != "mul":
         return None
@@ -102,7 +102,7 @@ def _normalised(body: Body, instr: Instr) -> int | None:
     return None
 
 
-def _repeated(body: Body, value: int) -> Instr:
+def _repeated(body: Sequence[Instr], value: int) -> Instr:
     """A value, or the one that it only repeats."""
     instr = body[value]
     return body[instr.args[0]] if instr.op == "broadcast" else instr
@@ -129,7 +129,7 @@ def _interval(
             if instr.args[0] == instr.args[1]:
                 return square(args[0])
             product = multiply(*args)
-            return product & UNIT_ENTRY if _normalised(body, instr) is not None else product
+            return product & UNIT_ENTRY if normalised(body, instr) is not None else product
         case "div":
             share = _share(body, instr, args[0])
             return divide(*args) if share is None else share

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ...dsl.source import Span
 from ..ir.builder import Builder
 from ..ir.program import Program, depends_on
 from ..ir.types import Axes
 from .linear import Reason
-from .links import Algebra, Vector
+from .links import Algebra, Product, Vector, value_of
 from .terms import Factor, NotLinear, Term, Terms
 
 
@@ -36,14 +37,19 @@ def read_out(
     NotLinear if an output needs a state otherwise than through vectors.
     """
     walk = _Outputs(program, builder, algebra, mixed)
-    outputs = tuple((o.name, walk.value(o.value)) for o in program.outputs)
-    return tuple(walk.reads), outputs
+    outputs = []
+    for output in program.outputs:
+        walk.here = output.span
+        outputs.append((output.name, walk.value(output.value)))
+    return tuple(walk.reads), tuple(outputs)
 
 
 class _Outputs:
     def __init__(self, program: Program, builder: Builder, algebra: Algebra, mixed: Mapping[str, int]) -> None:
         self.program, self.builder, self.algebra, self.mixed = program, builder, algebra, mixed
         self.reads: list[Read] = []
+        self.here: Span | None = None
+        """Where the output that is walked was written: a state by itself was written elsewhere."""
         self.basis: dict[int, str] = {}
         self.when: dict[int, bool] = {}
         for state in program.states:
@@ -110,7 +116,7 @@ class _Outputs:
             gone = [i for i, label in enumerate(basis.labels) if label not in term.out]
             if len(gone) != 1:
                 what = "as a whole" if not gone else "under two vectors at once"
-                raise NotLinear(Reason(f"an output reads `{name}` {what}", self.builder.body[position].span))
+                raise NotLinear(Reason(f"an output reads `{name}` {what}", self._place(position)))
             label = basis.labels[gone[0]]
             touching = [f for f in factors if label in f.labels]
             if any(f.labels != (label,) for f in touching):
@@ -126,6 +132,9 @@ class _Outputs:
             rest = tuple(other for other in basis.labels if other != label)
             values.append(Factor(leaf, rest))
         return self._product(replace(term, factors=(*factors, *values), basis=None), position)
+
+    def _place(self, position: int) -> Span | None:
+        return self.here if position in self.basis else self.builder.body[position].span
 
     def _per_step(self, value: int) -> bool:
         """Whether a value depends on inputs."""
@@ -163,13 +172,7 @@ class _Outputs:
             size = builder.size(term.axes[label].size)
             found = self.algebra.sorted(vectors.pop(label, []))
             scalars.append(self.algebra.dot(found[:1], found[1:], size) if found else size)
-        result: int | None = None
-        for scalar in self.algebra.sorted(scalars):
-            result = scalar if result is None else builder.mul(result, scalar)
-        parts = [(label, self.algebra.vector_value(self.algebra.sorted(v))) for label, v in sorted(vectors.items())]
-        if len(parts) > 1:
+        if len(vectors) > 1:
             raise NotLinear(Reason("an output is a matrix", builder.body[position].span))
-        for _, vector in parts:
-            assert vector is not None
-            result = vector if result is None else builder.mul(vector, result)
-        return builder.const(1.0) if result is None else result
+        vector = self.algebra.sorted(value for found in vectors.values() for value in found)
+        return value_of(self.algebra, (Product(self.algebra.sorted(scalars), vector),), ())

@@ -144,11 +144,12 @@ def evaluate(
         if instr.op == "leaf":
             values[position] = leaves[instr.attrs]
         else:
-            values[position] = _apply(instr, [values[arg] for arg in instr.args], body, sizes)
+            values[position] = apply(instr, [values[arg] for arg in instr.args], body, sizes)
     return {position: values[position] for position in wanted}
 
 
-def _apply(instr: Instr, args: Sequence[Value], body: Body, sizes: Mapping[str, int]) -> Value:
+def apply(instr: Instr, args: Sequence[Value], body: Body, sizes: Mapping[str, int]) -> Value:
+    """One value of a body, given those of its operands."""
     import sympy
 
     where = list(entries(instr.axes, sizes))

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..ir.builder import Builder
-from ..ir.program import Instr
-from ..ir.types import Axis
+from ..ir.program import Instr, live
+from ..ir.types import Axes, Axis
 from .linear import WORDS, Reason
 
 MAX_TERMS = 64
@@ -54,6 +54,10 @@ class NotLinear(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.text)
         self.reason = reason
+
+
+class WrongAxis(NotLinear):
+    """The same about one of the axes along which a state could be mixed."""
 
 
 class Terms:
@@ -106,9 +110,7 @@ class Terms:
                 return self._products(instr, labels, labels, labels)
             case "div" if given or not self.depends(instr.args[1]):
                 labels = tuple(range(len(instr.axes)))
-                inverse = self.builder.div(self.builder.const(1.0), instr.args[1])
-                factors = self._joined(self.of(instr.args[0]), self.of(inverse), labels, labels, labels, instr)
-                return factors
+                return self._joined(self.of(instr.args[0]), self._inverse(instr.args[1]), labels, labels, labels, instr)
             case "contract":
                 return self._products(instr, *instr.attrs)
             case "broadcast":
@@ -144,6 +146,15 @@ class Terms:
         one = self.builder.is_const(position, 1.0) and not instr.axes
         return Term(None, () if one else (Factor(position, labels),), labels, dict(enumerate(instr.axes)), negative)
 
+    def _inverse(self, position: int) -> tuple[Term, ...]:
+        """The reciprocal of a coefficient; of one that is repeated it is repeated, too."""
+        instr = self.builder.body[position]
+        if instr.op == "broadcast":
+            (source,) = instr.attrs
+            own = tuple(source.index(i) for i in range(len(source) - source.count(-1)))
+            return tuple(_repeated(t, own, instr.axes) for t in self._inverse(instr.args[0]))
+        return (self._atom(self.builder.div(self.builder.const(1.0), position)),)
+
     def _products(self, instr: Instr, left: Labels, right: Labels, out: Labels) -> tuple[Term, ...]:
         return self._joined(self.of(instr.args[0]), self.of(instr.args[1]), left, right, out, instr)
 
@@ -163,25 +174,30 @@ class Terms:
 
     def _spread(self, instr: Instr) -> tuple[Term, ...]:
         (source,) = instr.attrs
-        out = tuple(range(len(source)))
-        own = [0] * len(self.builder.body[instr.args[0]].axes)
-        for label, origin in zip(out, source, strict=True):
-            if origin >= 0:
-                own[origin] = label
-        nothing = Term(None, (), (), {})
-        axes = dict(zip(out, instr.axes, strict=True))
-        return tuple(_join(t, nothing, tuple(own), (), out, axes) for t in self.of(instr.args[0]))
+        own = tuple(source.index(i) for i in range(len(source) - source.count(-1)))
+        return tuple(_repeated(t, own, instr.axes) for t in self.of(instr.args[0]))
 
 
 def _is_product(instr: Instr, body: Sequence[Instr]) -> bool:
     """Whether a coefficient is taken apart: products always, sums and outer products where they are matrices."""
     match instr.op:
-        case "mul" | "neg" | "broadcast":
+        case "mul":
+            return not _is_normed(instr, body)
+        case "neg" | "broadcast":
             return True
         case "add" | "sub" | "div":
             return len(instr.axes) >= 2
         case "contract":
             return len(instr.axes) > max(len(body[arg].axes) for arg in instr.args)
+    return False
+
+
+def _is_normed(instr: Instr, body: Sequence[Instr]) -> bool:
+    """Whether a product is a vector over its own norm: it stays whole, as its parts can be of any size."""
+    for x, factor in (instr.args, instr.args[::-1]):
+        root = body[factor].args[0] if body[factor].op == "broadcast" else factor
+        if body[root].op == "rsqrt" and x in live(body, (root,)):
+            return True
     return False
 
 
@@ -201,6 +217,12 @@ def _join(x: Term, y: Term, left: Labels, right: Labels, out: Labels, axes: Mapp
         factors += [_renamed(f, names) for f in term.factors]
         bases += [_renamed(term.basis, names)] if term.basis is not None else []
     return Term(bases[0] if bases else None, tuple(factors), out, found, x.negative != y.negative)
+
+
+def _repeated(term: Term, own: Labels, axes: Axes) -> Term:
+    """A term along more axes; ``own`` says where its own ones are among them."""
+    labels = tuple(range(len(axes)))
+    return _join(term, Term(None, (), (), {}), own, (), labels, dict(zip(labels, axes, strict=True)))
 
 
 def _renamed(factor: Factor, names: Mapping[int, int]) -> Factor:

@@ -10,13 +10,13 @@ from .chunk_backward import ChunkBackward
 
 def chunk_blocks(facts: ChunkFacts, blocks: Sequence[str], first: str) -> dict[str, list[str]]:
     """Those of a kernel's blocks that are the algorithm's own; ``first``: when to write what several tiles share."""
-    p = ChunkBackward(facts)
+    back = "cotangents" in blocks
+    p = ChunkBackward(facts, back)
     side = facts.chunk * facts.substeps
     lines = f"tl.arange(0, {side})" if facts.substeps > 1 else "o_rows"
     place = f"p_inverse_checkpoint + {lines}[:, None] * {side} + {lines}[None, :]"
     turned = f"p_inverse_checkpoint + {lines}[None, :] * {side} + {lines}[:, None]"
     solves = facts.substeps > 0
-    back = "cotangents" in blocks
     if "kept" in blocks:
         p.narrow |= {"inverse", "inverse_t"}
     printers: dict[str, Callable[[], Iterable[str]]] = {

@@ -4,13 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..lower.chunk import Memory
+from ..lower.chunk import Memory, ReadOut
 from .chunk_forward import ChunkForward
+from .chunk_pairs import Level
 from .chunk_words import Pairing, parted, renamed, signed_sum
 
 
 class ChunkBackward(ChunkForward):
     """Prints the blocks of backward kernels."""
+
+    # Pairs within one step have not decayed: what they contribute to the decays' cotangents cancels, and where decays
+    # are strong would leave rounding of something large. So they are added after those are taken; so is what a chunk
+    # hands on of its last steps.
+
+    @property
+    def _aparts(self) -> bool:
+        """Whether pairs within one step have not decayed, so that they can be left out."""
+        return self.f.decay != "none" and all(log is None for log in self.f.logs[1:])
+
+    def _asked(self) -> list[Pairing]:
+        """The pairings of queries, without pairs within one step where those are apart."""
+        asked = [p for p in self.asks if self._products_back(p)]
+        return [p.strict for p in asked] if self._aparts else asked
+
+    def _same(self) -> list[Pairing]:
+        """Those that have pairs within one step apart."""
+        return [p for p in self.asks if self._aparts and p.op == ">=" and self._products_back(p)]
+
+    def _same_x(self) -> Iterator[str]:
+        """Cotangents of queries from pairs within one step."""
+        for p in self._same():
+            products = self._products_back(p)
+            if p.ys == "row":
+                terms = [
+                    f"{d} * {v}" if m.vector else f"tl.sum({d}.to(tl.float32) * {v}, axis=1)" for d, v, m in products
+                ]
+                yield f"same_{p.name} = {' + '.join(terms)}"
+                yield f"d_{p.x} += same_{p.name}[:, None] * {p.y}"
+            else:
+                text = " + ".join(self.outer(d, v, m) for d, v, m in products)
+                yield f"same_{p.name} = tl.where({p.xs}[:, None] == {p.ys}[None, :], {text}, 0.0)"
+                yield f"d_{p.x} += {self.dot(f'same_{p.name}', p.y)}"
+
+    def _same_y(self) -> Iterator[str]:
+        """Cotangents of keys from pairs within one step."""
+        for p in self._same():
+            if p.ys == "row":
+                yield f"d_{p.y} += same_{p.name}[:, None] * {p.x}"
+            else:
+                text = " + ".join(self.outer(v, d, m) for d, v, m in self._products_back(p))
+                yield f"same_{p.turned} = tl.where({p.xs}[None, :] == {p.ys}[:, None], {text}, 0.0)"
+                yield f"d_{p.y} += {self.dot(f'same_{p.turned}', p.x)}"
+
+    def _same_value(self, key: str, read: ReadOut, m: Memory) -> list[str]:
+        """What a read's cotangent is to what its own step wrote, if products leave that out."""
+        same = [p for p in self._same() if p.x == read.query and p.y == key and p.ys == "row"]
+        return [f"same_{p.turned}{'' if m.vector else '[:, None]'} * d_{read.name}" for p in same]
 
     def cotangents_of_solves(self) -> Iterator[str]:
         """Cotangents of what rows asked of the state: all that the states' own cotangents need."""
@@ -21,17 +70,21 @@ class ChunkBackward(ChunkForward):
         and nothing of what later parts of the backward need."""
         f = self.f
         mixed = [r for r in f.reads if r.over == "mix"]
-        asked = [p for p in self.asks if self._products_back(p)]
+        whole = {p.name: p for p in self.asks if p.ys == "step"}  # rows of several substeps keep their own step's
+        asked = [p for p in self._asked() if p.y == "key" or not alone]
         if not alone:
-            yield from self._keys_from_end()
+            yield from (f"d_{key} = tl.zeros({key}.shape, tl.float32)" for key, _ in self._keys())
         for p in asked if not self.channel else ():
             # side by side, as they share the factor of how much pairs have decayed
-            yield from self.products([p] if p.y == "key" or not alone else [], turned=True)
+            yield from self.products([whole.get(p.name, p)], turned=True)
             if not alone:
                 yield from self.matrix_back(p, turned=True)
                 yield from self.spread_y([p])
         if self.channel:
-            yield from self.products([p for p in asked if p.y == "key" or not alone], turned=True)
+            yield from self.products([whole.get(p.name, p) for p in asked], turned=True)
+        for p in self._same():
+            if p.ys == "row" and (p.y == "key" or not alone):
+                yield f"same_{p.turned} = tl.sum({p.x}.to(tl.float32) * {p.y}, axis=1)"
         columns = [(read, self._column_pairings(read)) for read in f.reads if read.over == "column"]
         for read, pairings in columns:
             yield from self.products([renamed(p, f"d_{read.name}") for p, _ in pairings], turned=True)
@@ -39,6 +92,7 @@ class ChunkBackward(ChunkForward):
             for key, value, g in self._wrote(n)[: 1 if alone else None]:
                 terms = [self.from_end(key, g, f"d_{m.state}", m)]
                 terms += [self.apply(f"{key}_{r.query}", f"d_{r.name}", m) for r in mixed if r.member == n]
+                terms += [text for r in mixed if r.member == n for text in self._same_value(key, r, m)]
                 terms += [
                     self.dot(f"{p.y}_d_{read.name}", read.query)
                     for read, pairings in columns
@@ -59,7 +113,7 @@ class ChunkBackward(ChunkForward):
     def matrix_back(self, p: Pairing, *, turned: bool = False) -> Iterator[str]:
         """The cotangent of a pairing's matrix, with the factor of its decays where that is one per pair."""
         products = self._products_back(p)
-        if turned and p not in self.asks:  # what reaches a key has passed the scale
+        if turned and not self._asks(p):  # what reaches a key has passed the scale
             products = [(d.replace("d_value", "d_asked"), value, m) for d, value, m in products]
         text = " + ".join(self.outer(value, d, m) if turned else self.outer(d, value, m) for d, value, m in products)
         name = f"d_{p.turned if turned else p.name}"
@@ -68,6 +122,9 @@ class ChunkBackward(ChunkForward):
         else:
             text = f"({text})" if len(products) > 1 else text
             yield self.kept(name, f"{text} * {self.factor(p, turned=turned)}")
+
+    def _asks(self, p: Pairing) -> bool:
+        return p.x.startswith("query_")
 
     def cotangents_of_reads(self) -> Iterator[str]:
         """Cotangents of what was read as operands of products, and what signs do to cotangents."""
@@ -97,7 +154,7 @@ class ChunkBackward(ChunkForward):
                 else:
                     terms.append(self.dot(f"({self.from_start(f'd_{r.name}', g)})", m.state))
             yield f"d_{q.name} = {' + '.join(terms)}"
-        asked = [p for p in self.asks if self._products_back(p)]
+        asked = self._asked()
         for p in asked:
             yield from self.matrix_back(p)
         yield from self.spread_x(asked)
@@ -108,18 +165,21 @@ class ChunkBackward(ChunkForward):
                     yield f"d_{r.query} += {self.dot(f'd_{r.name}_{p.y}', value)}"
 
     def moved_queries(self) -> Iterator[str]:
-        """Cotangents of queries before their signs were folded in, and what decays get of them."""
+        """What decays get of queries' cotangents, and those before signs were folded in."""
         tile = "" if self.channel else "[:, None]"
-        for q in self.f.queries:
-            if q.over == "mix" and self.f.signed:
-                yield f"d_{q.name} = d_{q.name} * {'flip_upto' if q.before else 'flip'}{tile}"
-            if q.over == "mix" and self.f.decay != "none":
-                yield f"moved_{q.name} = {self._along(f'late_{q.name} * d_{q.name}')}"
+        mixed = [q for q in self.f.queries if q.over == "mix"]
+        flips = {q.name: f" * {'flip_upto' if q.before else 'flip'}{tile}" if self.f.signed else "" for q in mixed}
+        if self.f.decay != "none":
+            for q in mixed:
+                yield f"moved_{q.name} = {self._along(f'late_{q.name}{flips[q.name]} * d_{q.name}')}"
+        yield from self._same_x()
+        if self.f.signed:
+            yield from (f"d_{q.name} = d_{q.name}{flips[q.name]}" for q in mixed)
 
     def _products_back(self, p: Pairing) -> list[tuple[str, str, Memory]]:
         """The cotangents on x's side and values on y's whose products are the cotangent of a pairing's matrix."""
         f = self.f
-        if p in self.asks:
+        if self._asks(p):
             found = [(f"d_{r.name}", r.member) for r in f.reads if r.over == "mix" and r.query == p.x]
         else:
             found = [(f"d_value_{n}", n) for n in range(len(f.members))]
@@ -152,7 +212,7 @@ class ChunkBackward(ChunkForward):
 
     def cotangents_of_keys(self) -> Iterator[str]:
         """Cotangents of keys, what they are by way of the state apart: from the chunk's own reads."""
-        asked, solved = [p for p in self.asks if self._products_back(p)], self._solved()
+        asked, solved = self._asked(), self._solved()
         if self.channel:
             for p in (*asked, *solved):
                 yield from self.matrix_back(p, turned=True)
@@ -162,8 +222,15 @@ class ChunkBackward(ChunkForward):
                 yield from self.matrix_back(p, turned=True)
                 yield from self.spread_y([p])
         yield from self._through_columns()
-        if self.rows:
-            yield from parted("d_key", "d_key", self.rows)
+        rows = self.rows > 0 and self.f.decay != "none"
+        if self.f.decay != "none":
+            yield from (f"wrote_{key} = {self._along(f'{self._late(key)} * d_{key}')}" for key, _ in self._keys())
+        yield from self._keys_from_end()
+        yield from self._same_y()
+        yield from self._same_columns()
+        for name, there in (("d_key", self.rows > 0), ("wrote_key", rows), ("handed_key", rows)):
+            if there:
+                yield from parted(name, name, self.rows)
         if self.f.signed:
             for i in range(len(self.f.links)):
                 yield f"d_key_{i} = d_key_{i} * flip_written_{i}"
@@ -181,10 +248,10 @@ class ChunkBackward(ChunkForward):
                 if k == key
             ]
             total = " + ".join(terms)
-            yield f"d_{key} = {self.to_end(f'({total})', g)}"
+            yield f"end_{key} = {self.to_end(f'({total})', g)}"
             if f.decay != "none":
-                text = f"tl.sum({self._late(key)} * d_{key}, axis=0)"
-                yield f"border_log += {text if self.channel else f'tl.sum({text}[:, None], axis=0)'}"
+                yield f"handed_{key} = {self._along(f'{self._late(key)} * end_{key}')}"
+            yield f"d_{key} += end_{key}"
 
     def _late(self, key: str) -> str:
         """Rows that were computed again, with their signs; those of several substeps are still there as one tile."""
@@ -220,27 +287,43 @@ class ChunkBackward(ChunkForward):
 
     def _through_columns(self) -> Iterator[str]:
         for read in self.f.reads:
-            if read.over != "column":
-                continue
-            pairings = self._column_pairings(read)
-            for p, value in pairings:
-                mask = p.mask(turned=True)
-                yield f"score_{p.turned} = tl.where({mask}, {self.dot(value, f'tl.trans({read.query})')}, 0.0)"
-            if not self.channel:
-                for p, _ in pairings:
-                    scores = f"(score_{p.turned} * {self.factor(p, turned=True)})"
-                    yield f"d_{p.y} += {self.dot(scores, f'd_{read.name}')}"
-                continue
-            for level in self.levels([p for p, _ in pairings]):
-                yield from level.setup
-                for p, _ in pairings:
-                    x, _ = self._side(renamed(p, f"d_{read.name}"), "x")
-                    _, fy = self._side(p, "y")
-                    picked = f"tl.where({level.mask(p, turned=True)}, score_{p.turned}, 0.0)"
-                    yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
+            if read.over == "column":
+                pairings = self._column_pairings(read)
+                if self._column_apart(read):
+                    pairings = [(p.strict, value) for p, value in pairings]
+                yield from self._through_column(read, pairings)
+
+    def _through_column(self, read: ReadOut, pairings: list[tuple[Pairing, str]]) -> Iterator[str]:
+        """Cotangents of keys from what a query over the column reads."""
+        for p, value in pairings:
+            mask = p.mask(turned=True)
+            yield f"score_{p.turned} = tl.where({mask}, {self.dot(value, f'tl.trans({read.query})')}, 0.0)"
+        if not self.channel:
+            for p, _ in pairings:
+                scores = f"(score_{p.turned} * {self.factor(p, turned=True)})"
+                yield f"d_{p.y} += {self.dot(scores, f'd_{read.name}')}"
+            return
+
+        def body(level: Level) -> Iterator[str]:
+            for p, _ in pairings:
+                x, _ = self._side(renamed(p, f"d_{read.name}"), "x", level)
+                _, fy = self._side(p, "y", level)
+                picked = f"tl.where({level.mask(p, turned=True)}, score_{p.turned}, 0.0)"
+                yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
+
+        yield from self.by_level([p for p, _ in pairings], body)
+
+    def _same_columns(self) -> Iterator[str]:
+        """Cotangents of keys from what reads over the column take from their own step's writes."""
+        for read in self.f.reads:
+            if read.over == "column" and self._column_apart(read):
+                for p, value in self._column_pairings(read):
+                    yield f"d_{p.y} += tl.sum({read.query}.to(tl.float32) * {value}, axis=1)[:, None] * d_{read.name}"
 
     def cotangents_of_decays(self) -> Iterator[str]:
-        """Cotangents of logarithms: what was read less what was written, from each step to the end of the chunk."""
+        """Cotangents of logarithms: of every decay between a write and a later read, and between a write or the state
+        before and the state after. Reads less writes from a step on are what was read there and written earlier; what
+        was written before a step is handed on through it."""
         f = self.f
         if f.decay == "none":
             return
@@ -251,31 +334,32 @@ class ChunkBackward(ChunkForward):
                 (before if q.before else after).append(f"moved_{q.name}")
         for read in f.reads:
             if read.over == "column":
-                value = f"{read.name} * {self._flip(read)}" if f.signed else read.name
+                value = f"apart_{read.name}" if self._column_apart(read) else read.name
+                value = f"{value} * {self._flip(read)}" if f.signed else value
                 (before if read.before else after).append(self._along(f"{value} * d_{read.name}"))
-        after += [f"-{self._along_negative(f'late_write_{j} * d_write_{j}')}" for j in range(len(f.given))]
-        for i in range(len(f.links)):
-            yield f"wrote_{i} = {self._along(f'late_key_{i} * d_key_{i}')}"
+        after += [f"-wrote_write_{j}" for j in range(len(f.given))]
+        links = range(len(f.links))
+        for i in links:
             if f.scale[i] and self.scalar:
                 yield f"read_at_{i} = scale_{i} * d_scale_{i}"
             elif f.reader[i]:
                 yield f"read_at_{i} = {self._along(f'late_erase_{i} * d_erase_{i}')}"
-        rows = [f"read_at_{i} - wrote_{i}" if f.reader[i] else f"-wrote_{i}" for i in range(len(f.links))]
-        yield f"moved = {signed_sum([*after, *before, *rows])}"
-        yield "later = tl.cumsum(moved, axis=0, reverse=True) - moved + border_log"
+        rows = [f"read_at_{i} - wrote_key_{i}" if f.reader[i] else f"-wrote_key_{i}" for i in links]
+        handed = [f"handed_key_{i}" for i in links] + [f"handed_write_{j}" for j in range(len(f.given))]
+        yield f"later = _sum_after({signed_sum([*after, *before, *rows])})"
+        yield f"earlier = _sum_before({signed_sum(handed)}) + border_log"
         for number, log in enumerate(f.logs):
             if log is None:
                 continue
-            own = list(after)
+            own = ["earlier", *after]
             for i, link in enumerate(f.links):
+                if link < number:
+                    own.append(f"handed_key_{i}")
                 if link >= number:
-                    own.append(f"-wrote_{i}")
+                    own.append(f"-wrote_key_{i}")
                 if f.reader[i] and (link > number or (link == number and f.post[i])):
                     own.append(f"read_at_{i}")
             yield f"d_{log} = tl.where({log} * 1.4426950408889634 > -150.0, {signed_sum(['later', *own])}, 0.0)"
-
-    def _along_negative(self, text: str) -> str:
-        return f"({text})" if self.channel else self._along(text)
 
     def values_apart(self) -> Iterator[str]:
         """Cotangents of what rows were given, by substep."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..lower.chunk import Memory, ReadOut
-from .chunk_pairs import ChunkPairs
+from .chunk_pairs import ChunkPairs, Level
 from .chunk_words import Pairing
 
 
@@ -67,21 +67,35 @@ class ChunkForward(ChunkPairs):
         first = self.dot(read.query, f"tl.trans({m.state})")
         yield f"{read.name} = {self.from_start(f'({first})', g)}"
         pairings = self._column_pairings(read)
+        apart = self.back and self._column_apart(read)
+        if apart:
+            pairings = [(p.strict, value) for p, value in pairings]
         for p, value in pairings:
             yield f"score_{p.name} = tl.where({p.mask()}, {self.dot(read.query, f'tl.trans({value})')}, 0.0)"
         if not self.channel:
             for p, _ in pairings:
                 yield f"{read.name} += {self.dot(f'(score_{p.name} * {self.factor(p)})', p.y)}"
         else:
-            for level in self.levels([p for p, _ in pairings]):
-                yield from level.setup
+
+            def body(level: Level) -> Iterator[str]:
                 for p, _ in pairings:
-                    _, fx = self._side(p, "x")
-                    y, _ = self._side(p, "y")
+                    (_, fx), (y, _) = self._side(p, "x", level), self._side(p, "y", level)
                     picked = f"tl.where({level.mask(p)}, score_{p.name}, 0.0)"
                     yield f"{read.name} += {self.dot(picked, y)} * {fx}"
+
+            yield from self.by_level([p for p, _ in pairings], body)
         if self.f.signed:
             yield f"{read.name} = {read.name} * {self._flip(read)}"
+        if apart:  # what the decays' cotangents need of it, then the step's own write
+            yield f"apart_{read.name} = {read.name}"
+            for p, value in pairings:
+                same = f"tl.sum({read.query}.to(tl.float32) * {value}, axis=1)[:, None] * {p.y}"
+                yield f"{read.name} += {f'{same} * {self._flip(read)}' if self.f.signed else same}"
+
+    def _column_apart(self, read: ReadOut) -> bool:
+        """Whether what a read over the column takes from its own step's writes, which has not decayed, is apart."""
+        one = all(p.ys == "row" for p, _ in self._column_pairings(read))
+        return one and not read.before and self.f.decay != "none" and all(log is None for log in self.f.logs[1:])
 
     def update(self) -> Iterator[str]:
         """The states after the chunk."""

@@ -8,7 +8,7 @@ writes and where it reads. Signs of decays are folded into keys, erase keys and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..lower.chunk import ChunkFacts, Memory, ReadOut
 
@@ -36,6 +36,11 @@ class Pairing:
         """The name of the transposed matrix."""
         return f"{self.y}_{self.x}"
 
+    @property
+    def strict(self) -> Pairing:
+        """The same without pairs within one step."""
+        return replace(self, op=">")
+
     def mask(self, *, turned: bool = False) -> str:
         a, b = ("[None, :]", "[:, None]") if turned else ("[:, None]", "[None, :]")
         text = f"({self.xs}{a} {self.op} {self.ys}{b})"
@@ -47,8 +52,8 @@ class Pairing:
 class ChunkWords:
     """What all blocks of a kernel are made of."""
 
-    def __init__(self, facts: ChunkFacts) -> None:
-        self.f = facts
+    def __init__(self, facts: ChunkFacts, back: bool = False) -> None:
+        self.f, self.back = facts, back
         self.channel, self.scalar = facts.decay == "channel", facts.decay == "scalar"
         self.narrow: set[str] = set()
         self.rows = facts.substeps

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from ..lower.kernel_ir import Kernel, Statement, Tensor
 from ..lower.layout import ROWS, STEPS, Label, identifier
 from ..lower.nests import REDUCTIONS, Nests, has_rows, make_nests
+from . import cpp_packed
 from .cpp_memory import Memory, Size, kept_size
 from .cpp_nest import print_nest
 from .lines import Line
@@ -48,6 +49,7 @@ class _Kernel:
             "room": [Line(text) for text in self._room()],
             "arguments": [Line(text) for text in self._arguments()],
             "place": [Line(text) for text in self._place()],
+            "clear": [Line(text) for text in cpp_packed.clear(self.kernel, self._kept_sizes())],
         }
         for name in _ORDER[self.kernel.template]:
             printed[name] = self._section(name) if name in self.nests else []
@@ -71,7 +73,7 @@ class _Kernel:
                 views = {**self.nests[outer].views, **views}
         kept = self.kept | {value: self.kept[home] for value, home in nests.homes.items()}
         homes = {**nests.homes, **{t: f"kept_{t}" for t in self._segment_names()}}
-        return Memory(self.layout, kept, homes, views, self.panels)
+        return Memory(self.layout, kept, homes, views, self.panels, self.kernel.packed)
 
     def _panels(self) -> frozenset[str]:
         """Matrices that are made before the first step and that every nest reads by vectors."""
@@ -96,10 +98,15 @@ class _Kernel:
         memory = Memory(self.layout, {}, {}, {})
         for name, labels in self._arrays().items():
             yield f"alignas(64) real {name}[{memory.extent(labels)}];"
-        for tensor in self._segment_names().values():
-            yield f"alignas(64) real kept_{tensor.name}[{self.chunk} * {kept_size(tensor, memory)}];"
+        for name, size in self._kept_sizes().items():
+            yield f"alignas(64) real kept_{name}[{size}];"
         if not self._arrays() and not self._segment_names():
             yield "real nothing;"
+
+    def _kept_sizes(self) -> dict[str, str]:
+        """How many numbers are kept of the steps of a chunk, by tensor."""
+        memory = Memory(self.layout, {}, {}, {})
+        return {t.name: f"{self.chunk} * {kept_size(t, memory)}" for t in self._segment_names().values()}
 
     def _arrays(self) -> dict[str, tuple[Label, ...]]:
         segments = self._segments()
@@ -126,6 +133,9 @@ class _Kernel:
                     position += 1
             elif has_rows(tensor, self.layout):
                 yield f"const int64_t {tensor.name}_sb = {self._row_stride(tensor)};"
+        if self.kernel.packed:
+            name = cpp_packed.SEQUENCES
+            yield f"const int64_t* const {name} = static_cast<const int64_t*>(tensors[{len(self._callers())}]);"
         tiles = " * ".join(str(self.layout.count(name)) for name in self.layout.tiles)
         yield f"const int64_t programs = {tiles + ' * ' if tiles else ''}heads * groups;"
 
@@ -134,6 +144,8 @@ class _Kernel:
 
     def _row_stride(self, tensor: Tensor) -> str:
         numel = self._numel(tensor)
+        if self.kernel.packed:
+            return f"heads * {numel}"
         return {"step": f"steps * heads * {numel}", "checkpoint": f"chunks * heads * {numel}"}.get(
             tensor.place, f"heads * {numel}"
         )
@@ -149,7 +161,9 @@ class _Kernel:
             yield f"const int64_t tile_{identifier(name)} = rest % {layout.count(name)};"
             yield f"rest /= {layout.count(name)};"
         yield "[[maybe_unused]] const int64_t head = rest % heads, group = rest / heads;"
-        if layout.rows > 1:
+        if self.kernel.packed:
+            yield from cpp_packed.place(self.kernel)
+        elif layout.rows > 1:
             yield "const int64_t sequence = group * share;"
             yield "const int rows = int(batch - sequence < share ? batch - sequence : share);"
         else:
@@ -170,8 +184,11 @@ class _Kernel:
             "partial": ("group * heads + head", "groups * heads"),
             "segment": ("", ""),
         }[tensor.place]
+        if self.kernel.packed and tensor.place in cpp_packed.ROW_INDEX:
+            index, extent = cpp_packed.index(tensor, self.layout.rows)
         if tensor.strided:
-            text = f"sequence * {tensor.name}_sb + {head} * {tensor.name}_sh"
+            text = "" if self.kernel.packed else f"sequence * {tensor.name}_sb + "
+            text += f"{head} * {tensor.name}_sh"
         else:
             copy = self._copy(tensor)
             index = f"{copy} * ({extent}) + {index}" if copy else index
@@ -205,7 +222,8 @@ class _Kernel:
         touched = {s.attrs[0].name: s.attrs[0] for s in self.kernel.sections[name] if s.op in ("load", "store")}
         moving = [t for t in touched.values() if t.place == "step"]
         if moving:
-            yield "const int64_t t = first + direction * step;"
+            first = cpp_packed.first_step(self.layout.rows) if self.kernel.packed else "first + "
+            yield f"const int64_t t = {first}direction * step;"
         for tensor in touched.values():
             numel = self._numel(tensor)
             match tensor.place:

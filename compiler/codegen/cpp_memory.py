@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from ..lower.kernel_ir import Coordinate, Ref, Statement, Tensor
 from ..lower.layout import ROWS, STEPS, Label, Layout, identifier
 from ..lower.nests import has_rows, positions, storage
+from .cpp_packed import ROW_INDEX
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,16 @@ class Size:
 
 @dataclass(frozen=True)
 class Term:
-    """One part of an address: the side that moves along it (None: a fixed entry), a shift, a stride."""
+    """One part of an address: the side that moves along it (None: a fixed entry), a shift, a stride; ``through``
+    names an array that says where each entry of the side lies."""
 
     label: Label | None
     start: int
     stride: Size | str
+    through: str = ""
 
     def text(self, index: str) -> str:
+        index = f"{self.through}[{index}]" if self.through else index
         shifted = (
             index if not self.start else f"({index} + {self.start})" if self.start > 0 else f"({index} - {-self.start})"
         )
@@ -150,7 +154,8 @@ class Memory:
     """What one section of a kernel can read: its variables by name, with their sides in order.
 
     ``kept`` are the variables that lie in memory, ``homes`` the values that lie in another's, ``views`` loads
-    that are done where they are used, ``panels`` the variables that lie as such.
+    that are done where they are used, ``panels`` the variables that lie as such. Rows of ``packed`` sequences do not
+    lie evenly spaced.
     """
 
     layout: Layout
@@ -158,6 +163,7 @@ class Memory:
     homes: Mapping[str, str]
     views: Mapping[str, Statement]
     panels: frozenset[str] = frozenset()
+    packed: bool = False
 
     def own(self, name: str, labels: Sequence[Label]) -> Place:
         """A variable under the given names of its sides."""
@@ -201,7 +207,7 @@ class Memory:
             along = positions(tensor, tuple(coordinates), self.layout)
             terms = [Term(c.label, c.start, s) for c, s in zip(along, self.strides(sides), strict=True)]
             return Place(f"p_{tensor.name}", tuple(terms), True, {**extent, **self._extent([ROWS])})
-        terms = [Term(ROWS, 0, f"{tensor.name}_sb")] if has_rows(tensor, self.layout) else []
+        terms = [self._rows(tensor)] if has_rows(tensor, self.layout) else []
         stride = 1
         for axis, coordinate in reversed([*zip(tensor.axes, coordinates, strict=True)]):
             terms.append(Term(coordinate.label, coordinate.start, Size(stride)))
@@ -209,6 +215,12 @@ class Memory:
         condition = " && ".join(f"tile_{identifier(name)} == 0" for name in tensor.first_tile)
         streamed = tensor.place == "step"
         return Place(f"p_{tensor.name}", tuple(terms), False, extent, condition=condition, streamed=streamed)
+
+    def _rows(self, tensor: Tensor) -> Term:
+        """The sequences of a program along a tensor of the caller."""
+        if not self.packed:
+            return Term(ROWS, 0, f"{tensor.name}_sb")
+        return Term(ROWS, 0, f"{tensor.name}_st" if tensor.strided else f"{tensor.name}_sb", ROW_INDEX[tensor.place])
 
     def read(self, statement: Statement, arg: Ref) -> Place:
         """Where a statement finds an operand."""

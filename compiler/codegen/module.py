@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from ..ir.program import Program
-from ..lower.kernel_ir import INTEGERS, Kernel
+from ..lower.kernel_ir import Kernel
 from .cpp import cpp_blocks
 from .lines import Line
 from .triton import blocks
@@ -19,10 +19,17 @@ from .triton_math import HELPERS
 HEADERS = ("vector.hpp", "mathematics.hpp", "numbers.hpp", "parallel.hpp")
 """What generated C++ includes."""
 
-LENGTHS = [name for name in INTEGERS if name != "direction"]
-"""Arguments on whose values Triton must not specialise a kernel."""
-
-CHUNK_HELPERS = ("bounded", "parity", "apart", "border", "interleave_rows", "even_odd", "unit_lower_inverse")
+CHUNK_HELPERS = (
+    "bounded",
+    "parity",
+    "apart",
+    "border",
+    "block_start",
+    "sum_before",
+    "interleave_rows",
+    "even_odd",
+    "unit_lower_inverse",
+)
 """Functions of the helpers template that chunk kernels call."""
 
 _MARKER = re.compile(r"^( *)@@(\w+)$")
@@ -44,17 +51,24 @@ class Generated:
 def triton_module(program: Program, kernels: Iterable[Kernel]) -> Generated:
     """A Triton module: the helpers that are used, then the kernels. The same kernels give the same bytes."""
     kernels = tuple(kernels)
-    printed = [_filled(f"triton/{kernel.template}.py", kernel, blocks(kernel), integers=LENGTHS) for kernel in kernels]
+    printed = [
+        _filled(f"triton/{kernel.template}.py", kernel, blocks(kernel), integers=lengths(kernel)) for kernel in kernels
+    ]
     used = {s.op for k in kernels for statements in k.sections.values() for s in statements} & HELPERS
     used |= {name for name in CHUNK_HELPERS if any(f"_{name}(" in line.text for body in printed for line in body)}
     lines = [Line(f'"""Kernels of the recurrence {program.name}."""'), Line(""), Line("import triton")]
     lines += [Line("import triton.language as tl"), Line(""), Line("")]
-    helpers = _template("triton/helpers.py").render(functions=used)
+    helpers = _template("triton/helpers.py").render(functions=used, packed=any(k.packed for k in kernels))
     lines += [Line(text) for text in helpers.strip().splitlines()]
     for body in printed:
         lines += [Line(""), Line("")] if lines[-1].text else []
         lines += body
     return _generated(program, "kernels.py", lines)
+
+
+def lengths(kernel: Kernel) -> list[str]:
+    """Arguments on whose values Triton must not specialise a kernel."""
+    return [name for name in kernel.integers if name != "direction"]
 
 
 def cpp_module(program: Program, kernels: Iterable[Kernel]) -> Generated:
@@ -68,7 +82,8 @@ def cpp_module(program: Program, kernels: Iterable[Kernel]) -> Generated:
 
 def _filled(template: str, kernel: Kernel, printed: Mapping[str, list[Line]], **more: Any) -> list[Line]:
     """The kernel's template with every marker line replaced by its block, at the marker's column."""
-    text = _template(template).render(name=kernel.name, **more, **kernel.facts)
+    ragged = kernel.packed and kernel.layout.sequences > 1
+    text = _template(template).render(name=kernel.name, packed=kernel.packed, ragged=ragged, **more, **kernel.facts)
     result: list[Line] = []
     for row in text.rstrip().splitlines():
         marker = _MARKER.match(row)

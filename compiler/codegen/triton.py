@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from ..lower.kernel_ir import INTEGERS, Coordinate, Kernel, Ref, Statement, Tensor
+from ..lower.kernel_ir import Coordinate, Kernel, Ref, Statement, Tensor
 from ..lower.layout import ROWS, Label, Layout, identifier
+from . import triton_packed
 from .chunk import chunk_blocks
 from .lines import Line
 from .triton_math import OPERATIONS, SCANS, expression, number
@@ -35,6 +36,8 @@ def blocks(kernel: Kernel) -> dict[str, list[Line]]:
         printed.setdefault(section, [])
     if not printed["step"] and not printed["advance"]:
         printed["step"] = [Line("pass")]
+    for section, text in (triton_packed.rows_at(kernel) if kernel.packed else {}).items():
+        printed[section] = [Line(text), *printed[section]]
     late = _written_last(kernel)
     printed["final"] = [*(Line(_pointer(kernel, t)) for t in kernel.tensors if t.name in late), *printed["final"]]
     return printed
@@ -71,8 +74,10 @@ def _arguments(kernel: Kernel) -> Iterator[str]:
     for tensor in kernel.tensors:
         if tensor.strided:
             yield ", ".join(strides(tensor)) + ","
+    if kernel.packed:
+        yield f"{triton_packed.CU_SEQLENS},"
     # a known direction makes distances between steps constants, which addresses hold without registers of their own
-    yield ", ".join(f"{name}: tl.constexpr" if name == "direction" else name for name in INTEGERS) + ","
+    yield ", ".join(f"{name}: tl.constexpr" if name == "direction" else name for name in kernel.integers) + ","
     yield ", ".join(f"{name}: tl.constexpr" for name in constants(kernel)) + ","
 
 
@@ -85,7 +90,21 @@ def _place(kernel: Kernel) -> Iterator[str]:
         yield f"pid = pid // {layout.count(name)}"
     yield "i_h = pid % heads"
     yield "pid = pid // heads"
-    groups = _groups(layout)
+    yield from triton_packed.place(kernel) if kernel.packed else _sequences(kernel)
+    if layout.along == "steps":
+        yield f"o_rows = tl.arange(0, {layout.rows})"
+        yield "r_t = o_rows.to(tl.int64)"
+    for name in _axis_names(kernel):
+        yield from _offsets(layout, name)
+    if not kernel.packed and any(tensor.place == "step" for tensor in kernel.tensors):
+        yield f"t = {_first_step(kernel)}.to(tl.int64)"
+    late = _written_last(kernel)
+    yield from (_pointer(kernel, tensor) for tensor in kernel.tensors if tensor.name not in late)
+
+
+def _sequences(kernel: Kernel) -> Iterator[str]:
+    """Which sequences (and which chunk of them) a program has."""
+    layout, groups = kernel.layout, _groups(kernel.layout)
     yield f"i_r = (pid % {groups}).to(tl.int64)"
     if kernel.walk == "apart":
         yield f"i_c = pid // {groups}"
@@ -94,15 +113,6 @@ def _place(kernel: Kernel) -> Iterator[str]:
     else:
         yield f"i_b = i_r * {layout.rows} + tl.arange(0, {layout.rows})"
         yield "m_rows = i_b < batch"
-    if layout.along == "steps":
-        yield f"o_rows = tl.arange(0, {layout.rows})"
-        yield "r_t = o_rows.to(tl.int64)"
-    for name in _axis_names(kernel):
-        yield from _offsets(layout, name)
-    if any(tensor.place == "step" for tensor in kernel.tensors):
-        yield f"t = {_first_step(kernel)}.to(tl.int64)"
-    late = _written_last(kernel)
-    yield from (_pointer(kernel, tensor) for tensor in kernel.tensors if tensor.name not in late)
 
 
 def _block(kernel: Kernel) -> Iterator[str]:
@@ -147,8 +157,10 @@ def _axis_names(kernel: Kernel) -> list[str]:
 
 def _offsets(layout: Layout, name: str) -> Iterator[str]:
     block, word = layout.blocks[name], identifier(name)
-    start = f"i_{word} * {block} + " if name in layout.tiles else ""
-    yield f"o_{word} = {start}tl.arange(0, {block})"
+    offsets = f"i_{word} * {block} + tl.arange(0, {block})" if name in layout.tiles else f"tl.arange(0, {block})"
+    if layout.adjacent is not None:
+        offsets = f"tl.max_contiguous({offsets}, {min(layout.adjacent, block)})"
+    yield f"o_{word} = {offsets}"
     if layout.padded(Label(name)):
         yield f"m_{word} = o_{word} < {layout.sizes[name]}"
 
@@ -165,6 +177,8 @@ def _base(kernel: Kernel, tensor: Tensor) -> str:
     """The offset of this program's first element, time included."""
     layout, numel = kernel.layout, _numel(kernel.layout, tensor)
     head = "i_h" if tensor.heads == "heads" else f"(i_h // (heads // {tensor.heads}))"
+    if tensor.strided and kernel.packed:
+        return f"t * {tensor.name}_st + {head}.to(tl.int64) * {tensor.name}_sh"
     if tensor.strided:
         return f"i_b * {tensor.name}_sb + t * {tensor.name}_st + {head}.to(tl.int64) * {tensor.name}_sh"
     local = _walked_before(kernel)
@@ -181,6 +195,9 @@ def _base(kernel: Kernel, tensor: Tensor) -> str:
         "checkpoint": (f"(i_b * chunks + {slot}) * heads + i_h", "batch * chunks * heads"),
         "partial": ("i_r * heads + i_h", f"{_groups(layout)} * heads"),
     }[tensor.place]
+    if kernel.packed and tensor.place in ("step", "segment", "checkpoint"):
+        index, extent = triton_packed.index(kernel, tensor)
+        index = f"{index} + {head}"
     copy = _copy_index(layout, tensor.copies)
     if copy:
         index = f"{copy}.to(tl.int64) * ({extent}) + {index}"
@@ -376,22 +393,27 @@ def _fill(layout: Layout, s: Statement) -> str:
 
 
 def _scan(layout: Layout, s: Statement) -> str:
-    """Running results over the rows of several tiles at once, from the first or from the last.
+    """Running results over the rows of several tiles at once.
 
     Where what enters a row is wanted too, it is a second half of the tiles, which begin neutral.
     """
-    targets, reverse, entering = s.attrs
-    axis, more = s.labels.index(ROWS), ", reverse=True" if reverse else ""
+    targets, entering = s.attrs
+    axis = s.labels.index(ROWS)
     if len(targets) == 1:
-        return f"{s.target} = tl.cumsum({s.args[0].name}, axis={axis}{more})"
+        return f"{s.target} = tl.cumsum({s.args[0].name}, axis={axis})"
     operands = ", ".join(ref.name for ref in s.args)
     function = f"_{s.op}_entering" if entering else f"_{s.op}"
-    return f"{', '.join(targets)} = tl.associative_scan(({operands}), {axis}, {function}{more})"
+    return f"{', '.join(targets)} = tl.associative_scan(({operands}), {axis}, {function})"
+
+
+def _flip(layout: Layout, s: Statement) -> str:
+    return f"{s.target} = tl.flip({s.args[0].name}, {s.args[0].labels.index(s.attrs[0])})"
 
 
 def _row(layout: Layout, s: Statement) -> str:
     (ref,), (which,) = s.args, s.attrs
-    same = f"{_vector('o_rows', ROWS, ref.labels)} == {_ROW[which]}"
+    row = "last" if which == "last" else str(layout.rows - 1)
+    same = f"{_vector('o_rows', ROWS, ref.labels)} == {row}"
     return f"{s.target} = tl.sum(tl.where({same}, {ref.name}, 0.0), axis={ref.labels.index(ROWS)})"
 
 
@@ -406,9 +428,6 @@ def _total(layout: Layout, s: Statement) -> str:
     return f"{s.target} = tl.sum(tl.where(o_rows == {layout.rows - 1}, {running}, 0.0), axis=0)"
 
 
-_ROW = {"first": "0", "last": "last"}
-
-
 def _zeros(layout: Layout, s: Statement) -> str:
     return f"{s.target} = tl.zeros({_shape(layout, s.labels)}, tl.float32)" if s.labels else f"{s.target} = 0.0"
 
@@ -420,6 +439,11 @@ def _assign(layout: Layout, s: Statement) -> str:
     if ref.number is not None:
         return f"{s.target} = tl.full({_shape(layout, s.labels)}, {number(ref.number)}, tl.float32)"
     return f"{s.target} = tl.broadcast_to({_spread(ref, s.labels)}, {_shape(layout, s.labels)})"
+
+
+def _keep(layout: Layout, s: Statement) -> str:
+    mask = _vector("m_rows", ROWS, s.labels)
+    return f"{s.target} = tl.where({mask}, {_spread(s.args[0], s.labels)}, {s.target})"
 
 
 def _accumulate(layout: Layout, s: Statement) -> str:
@@ -439,10 +463,12 @@ _SPECIAL: dict[str, Callable[[Layout, Statement], str]] = {
     "transpose": _transpose,
     "mask": _mask_sides,
     "fill": _fill,
+    "flip": _flip,
     "row": _row,
     "total": _total,
     **{op: _scan for op in SCANS},
     "zeros": _zeros,
     "assign": _assign,
+    "keep": _keep,
     "accumulate": _accumulate,
 }

@@ -165,7 +165,7 @@ class Program:
         return {("input", i.name): i.range for i in self.inputs if i.range != EVERYTHING}
 
 
-def live(body: Body, roots: Iterable[int]) -> frozenset[int]:
+def live(body: Sequence[Instr], roots: Iterable[int]) -> frozenset[int]:
     """The values that the roots need, roots included."""
     needed = set(roots)
     for position in range(len(body) - 1, -1, -1):

@@ -7,11 +7,13 @@ algorithm itself is printed by codegen/chunk.py and the files beside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..analysis.affine import AffineForm
+from ..analysis.ranges import promises, ranges
 from ..autodiff.reverse import reverse
 from ..ir.builder import Builder
 from ..ir.program import Body, Program
@@ -89,6 +91,7 @@ class ChunkFacts:
     the state (a power of two; 0: none does), row i in link ``links[i]``, of which ``reader``, ``scale`` and ``post``
     say whether it reads, with a scale, after the link's decay. ``operand`` is the type of operands of matrix
     products and ``precision`` the form of float32 ones. ``asked`` are the reads that the backward computes again.
+    Over ``span`` steps (a power of two) decays per channel are proved too weak for their inverse to overflow.
     """
 
     chunk: int
@@ -107,6 +110,7 @@ class ChunkFacts:
     queries: tuple[Query, ...]
     reads: tuple[ReadOut, ...]
     asked: tuple[str, ...] = ()
+    span: int = 1
 
     @property
     def signed(self) -> bool:
@@ -120,16 +124,18 @@ class ChunkFacts:
 @dataclass(frozen=True)
 class ChunkOptions:
     """How kernels compute: ``operand`` is the element type of matrix products (``tl.float32``, ``tl.bfloat16``,
-    ``tl.float16``), ``precision`` the form of float32 ones; ``started`` whether start states are given."""
+    ``tl.float16``), ``precision`` the form of float32 ones; ``started`` whether start states are given, ``packed``
+    whether sequences of different lengths lie one after another."""
 
     operand: str
     precision: str
     strided: bool
     started: bool = True
+    packed: bool = False
 
 
 def roles_and_facts(
-    form: AffineForm, states: Mapping[str, str], chunk: int, options: ChunkOptions
+    program: Program, form: AffineForm, states: Mapping[str, str], chunk: int, options: ChunkOptions
 ) -> tuple[tuple[Role, ...], ChunkFacts]:
     """The values of the prologue by name and the parts of the algorithm that a normal form needs."""
     mix = (form.mix,)
@@ -179,7 +185,23 @@ def roles_and_facts(
         given=tuple(Given(tuple(v is not None for v in pair.values)) for pair in given),
         queries=queries,
         reads=reads,
+        span=_safe_span(program, form, chunk, options) if form.per_channel else 1,
     )
+
+
+def _safe_span(program: Program, form: AffineForm, chunk: int, options: ChunkOptions) -> int:
+    """Steps over which keys can be divided by their decays: by the proved range of the decays' logarithms."""
+    bounds = ranges(form.body, promises(program))
+    step = -sum(bounds[link.decay.log].low for link in form.links if link.decay is not None) / math.log(2)
+    most = LEAST_EXPONENT["tl.float16" if options.operand == "tl.float16" else "others"]
+    span = 1
+    while 2 * span <= chunk and 2 * span * step <= most:
+        span *= 2
+    return span
+
+
+LEAST_EXPONENT = {"tl.float16": 8, "others": 96}
+"""Powers of two that an operand may be scaled up by, with room for its own size: numbers end at 2^16 and 2^128."""
 
 
 def _values(form: AffineForm, name: str, values: Sequence[int | None]) -> list[Role]:

@@ -107,7 +107,7 @@ class ChunkMaker(Maker):
     ) -> None:
         self.form, self.options = form, options
         names = {state.name: state.name for state in program.states}
-        roles, facts = roles_and_facts(form, names, layout.rows, options)
+        roles, facts = roles_and_facts(program, form, names, layout.rows, options)
         rows = layout.rows * max(1, facts.substeps)
         sides = {axis.name: rows for axis in INVERSE}
         order = {**layout.order, **{name: len(layout.order) + i for i, name in enumerate(sides)}}
@@ -115,8 +115,8 @@ class ChunkMaker(Maker):
         adjoint = chunk_adjoint(program, form, roles)
         self.cotangents = adjoint.reads
         plan = Plan(adjoint.body, (), adjoint.inputs, adjoint.params, (), ())
-        super().__init__(program, plan, layout, options.precision, layout.rows, options.strided, wide)
-        self.roles, self.facts = roles_and_facts(form, self.state, layout.rows, options)
+        super().__init__(program, plan, layout, options.precision, layout.rows, options.strided, wide, options.packed)
+        self.roles, self.facts = roles_and_facts(program, form, self.state, layout.rows, options)
         named = [role.name for role in self.roles] + [read.name for read in self.facts.reads]
         self.reserved |= {word for name in named for word in (name, f"d_{name}", f"late_{name}")}
 
@@ -304,7 +304,7 @@ class ChunkMaker(Maker):
             "blocks": list(blocks),
         }
         name = f"{self.program.name}_chunk_{kind}"
-        return Kernel(name, f"chunk_{walk}", self.layout, tensors, sections, moving, facts, walk)
+        return Kernel(name, f"chunk_{walk}", self.layout, tensors, sections, moving, facts, walk, self.packed)
 
     # ------------------------------------------------------------ parts of kernels
 

@@ -18,6 +18,10 @@ INTEGERS = ("batch", "steps", "first", "direction", "count", "chunks", "begin")
 and +1 or -1 from there (right to left), steps to walk, checkpoints per sequence, steps before the first to
 walk. Lengths never specialise a kernel."""
 
+PACKED_INTEGERS = ("batch", "steps", "direction", "parts", "part", "pad")
+"""The same for packed sequences: how many there are, steps in all, the direction; in how many parts the backward
+pass walks each, which of them, and the rows of a segment that each has besides its share of the steps."""
+
 Place = Literal["step", "segment", "head", "sequence", "checkpoint", "partial"]
 
 
@@ -32,11 +36,11 @@ class Tensor:
 
     ``place`` says what stands before the value's own axes, outermost first:
 
-    * ``step`` [B, T, heads]: per-step data of the user, walked over time
-    * ``segment`` [B, L, H]: the same for the steps of one segment only
+    * ``step`` [B, T, heads]: per-step data of the user, walked over time (B is 1 where sequences are packed)
+    * ``segment`` [B, L, H]: the same for the steps of one segment only (packed: [1, rows, H])
     * ``head`` [H]: params
     * ``sequence`` [B, H]: states
-    * ``checkpoint`` [B, chunks, H]: states at the start of each chunk
+    * ``checkpoint`` [B, chunks, H]: states at the start of each chunk (packed: [1, slots, H])
     * ``partial`` [row blocks, H]: sums over the steps of one program
 
     ``copies`` are tiled axes that the value lacks but whose tiles each write their own: they stand
@@ -84,11 +88,12 @@ class Statement:
     Besides the element-wise operations of ir/ops.py: ``load`` and ``store`` (attrs: tensor,
     coordinates), ``dot`` (attrs: precision), ``sum`` and ``amax`` (attrs: the side's position),
     ``product_sum`` (attrs: the sides summed over), ``select`` (attrs: source side, target side, shift:
-    ``out[i] = x[i - shift]``, zero outside), ``transpose``, ``zeros``, ``assign`` and ``accumulate``.
+    ``out[i] = x[i - shift]``, zero outside), ``transpose``, ``zeros``, ``assign``, ``keep`` (assign in rows whose
+    sequence has this step, others stay as they are) and ``accumulate``.
 
-    On rows that are steps: ``scan_KIND`` (attrs: all targets, whether from the right, whether the second half of
-    the targets is what enters each row), ``fill`` (attrs: side, number for its lanes outside) and ``row`` (attrs:
-    ``first`` or ``last``).
+    On rows that are steps: ``scan_KIND`` (attrs: all targets, whether the second half of them is what enters each
+    row), ``fill`` (attrs: side, number for its lanes outside), ``flip`` (attrs: side) and ``row`` (attrs: ``last``,
+    that of the block's last step, or ``end``, that of the tile).
     """
 
     target: str
@@ -112,3 +117,10 @@ class Kernel:
     """Tensors whose place in memory moves with time."""
     facts: dict[str, Any] = field(default_factory=dict)
     walk: Walk = "right"
+    packed: bool = False
+    """Whether sequences of different lengths lie one after another."""
+
+    @property
+    def integers(self) -> tuple[str, ...]:
+        """Arguments after the tensors that are whole numbers."""
+        return PACKED_INTEGERS if self.packed else INTEGERS

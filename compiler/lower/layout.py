@@ -41,7 +41,9 @@ class Layout:
     block, and what has a value at every step has the side. ``order`` ranks axis names: sides of a tile stand
     in this order, so that a transposition is a matter of names and moves nothing. Where ``lanes``, the last side
     lies in the lanes of vectors; then further copies of an axis, which products sum over, stand before the first.
-    ``in_place`` is for a single step: weights are read once, in the order in which they lie in memory.
+    ``in_place`` is for a single step: weights are read once, in the order in which they lie in memory. ``adjacent``
+    are the entries along an axis that one thread takes (None: as many as it can load at once); few leave the
+    threads for columns, so that each has all rows of its own.
     """
 
     sizes: Mapping[str, int]
@@ -53,6 +55,7 @@ class Layout:
     lanes: bool = False
     in_place: bool = False
     along: Literal["sequences", "steps"] = "sequences"
+    adjacent: int | None = None
 
     @property
     def sequences(self) -> int:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import keyword
 import re
 
-from .kernel_ir import INTEGERS
+from .kernel_ir import INTEGERS, PACKED_INTEGERS
 
-_PYTHON = "tl triton pid i i_b i_h i_r i_c o_rows m_rows r_t last block blocks chunk range float"
+_PYTHON = """
+tl triton pid i i_b i_h i_r i_c o_rows m_rows r_t last block blocks chunk range float
+cu_seqlens length size row slot here left low high
+"""
 _CPP = """
 simd real user vec room rest program programs threads tensors numbers share groups group head sequence rows step end
+sequences entry walked number origin slot length most
 kept past whole_sum vectors turns iv nv ir nr ic nc INLINE UNROLL alignas alignof asm auto bool case catch char
 char8_t char16_t char32_t concept const consteval constexpr constinit const_cast co_await co_return co_yield decltype
 default delete do double dynamic_cast enum explicit export extern false friend goto inline int long mutable namespace
@@ -17,11 +21,12 @@ new noexcept nullptr operator private protected public register reinterpret_cast
 static_assert static_cast struct switch template this thread_local throw true typedef typeid typename union unsigned
 using virtual void volatile wchar_t and_eq bitand bitor compl not_eq or_eq xor xor_eq linux unix
 """
-RESERVED = frozenset((*keyword.kwlist, *_PYTHON.split(), *_CPP.split(), "heads", "t", *INTEGERS))
+RESERVED = frozenset((*keyword.kwlist, *_PYTHON.split(), *_CPP.split(), "heads", "t", *INTEGERS, *PACKED_INTEGERS))
 """Keywords, and variables that a kernel's skeleton uses."""
 
 _VARIABLE = re.compile(
-    r"_*p_.*|(heads|base|kept|tile|product_of_chunk|i)_.*|_(tanh|log1p|softplus|logsigmoid|expm1|pow|greatest|scan_.*)_*"
+    r"_*p_.*|(heads|base|kept|tile|product_of_chunk|i)_.*"
+    r"|_(tanh|log1p|softplus|logsigmoid|expm1|pow|greatest|scan_.*|bound|sequence_of)_*"
     r"|.*_(ptr|s[bth]|s\d+|at|at_new|at_\d+|sum|part)"
 )
 """Variables that stand for addresses, arguments, parts of a value and helper functions."""

@@ -24,12 +24,12 @@ class Native:
     """The kernels of one recurrence at one layout.
 
     ``infer`` is forward without checkpoints, ``step`` the same for a single step, without preparations that
-    only many steps repay.
+    only many steps repay (None for packed sequences).
     """
 
     layout: Layout
     chunk: int
-    step: Kernel
+    step: Kernel | None
     infer: Kernel
     forward: Kernel
     backward: Kernel
@@ -37,20 +37,25 @@ class Native:
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """All of them, in order of use."""
-        return (self.step, self.infer, self.forward, self.backward)
+        kernels = (self.step, self.infer, self.forward, self.backward)
+        return tuple(kernel for kernel in kernels if kernel is not None)
 
 
-def lower_native(program: Program, plan: Plan, layout: Layout, chunk: int, wide: Container[str]) -> Native:
+def lower_native(
+    program: Program, plan: Plan, layout: Layout, chunk: int, wide: Container[str], packed: bool = False
+) -> Native:
     """All kernels of a recurrence; ``chunk`` is the number of steps between checkpoints.
 
     ``wide`` are inputs and outputs of the compute type.
     """
-    maker = Maker(program, plan, layout, None, chunk, strided=True, wide=wide)
+    maker = Maker(program, plan, layout, None, chunk, strided=True, wide=wide, packed=packed)
     infer, forward, replay = maker.forward(train=False), maker.forward(train=True), maker.trajectory()
     maker.reserved |= {s.target for statements in replay.sections.values() for s in statements}  # one scope for both
     adjoint, products = maker.adjoint()
-    single = Maker(program, plan, replace(layout, in_place=True), None, chunk, strided=True, wide=wide)
-    step = replace(single.forward(train=False), name=f"{program.name}_step")
+    step = None
+    if not packed:
+        single = Maker(program, plan, replace(layout, in_place=True), None, chunk, strided=True, wide=wide)
+        step = replace(single.forward(train=False), name=f"{program.name}_step")
     return Native(layout, chunk, step, infer, forward, _backward(maker, replay, adjoint, products))
 
 
@@ -77,7 +82,8 @@ def _backward(maker: Maker, replay: Kernel, adjoint: Kernel, products: Iterable[
     # what replay writes for the adjoint is the same memory under both descriptions
     tensors = {t.name: t for t in (*replay.tensors, *adjoint.tensors, *partials.values())}
     name = f"{maker.program.name}_backward"
-    return Kernel(name, "backward", layout, tuple(tensors.values()), sections, facts={"chunk": maker.chunk})
+    facts = {"chunk": maker.chunk}
+    return Kernel(name, "backward", layout, tuple(tensors.values()), sections, facts=facts, packed=maker.packed)
 
 
 def _product(

@@ -50,8 +50,9 @@ def passes(program: Program, fits: Callable[[Program], bool]) -> tuple[Pass, ...
 
 def _draft(maker: _Maker, group: Sequence[str], before: Sequence[Sequence[str]]) -> Program:
     """The program of a group on its own, for judging: its states, transitions, and the outputs that it completes."""
-    rest = [s.name for s in maker.program.states if s.name not in group and all(s.name not in g for g in before)]
-    order = [*before, list(group), *([name] for name in rest)]
+    taken = {*group, *(name for names in before for name in names)}
+    rest = [names for level in maker.levels() for names in level if not taken & set(names)]
+    order = [*before, list(group), *rest]
     return maker.build(order)[len(before)].program
 
 

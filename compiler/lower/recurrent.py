@@ -54,10 +54,10 @@ class Recurrent:
 
 
 def lower_recurrent(
-    program: Program, plan: Plan, layout: Layout, *, precision: str, chunk: int, strided: bool
+    program: Program, plan: Plan, layout: Layout, *, precision: str, chunk: int, strided: bool, packed: bool = False
 ) -> Recurrent:
     """All kernels of a recurrence; ``chunk`` is the number of steps between checkpoints."""
-    maker = Maker(program, plan, layout, precision, chunk, strided)
+    maker = Maker(program, plan, layout, precision, chunk, strided, packed=packed)
     adjoint, products = maker.adjoint()
     forward = maker.forward(train=True)
     return Recurrent(layout, chunk, maker.forward(train=False), forward, maker.trajectory(), adjoint, products)
@@ -78,9 +78,10 @@ class Maker:
         chunk: int,
         strided: bool,
         wide: Container[str] = (),
+        packed: bool = False,
     ) -> None:
         self.program, self.plan, self.layout = program, plan, layout
-        self.precision, self.chunk, self.wide = precision, chunk, wide
+        self.precision, self.chunk, self.wide, self.packed = precision, chunk, wide, packed
         self.inputs = {
             i.name: Tensor(i.name, "step", i.axes, f"heads_{i.name}", strided=strided, compute=i.name in wide)
             for i in program.inputs
@@ -96,6 +97,11 @@ class Maker:
             self.reserved.add(self.state[state.name])
 
     # ------------------------------------------------------------ helpers
+
+    @property
+    def ragged(self) -> bool:
+        """Whether tiles hold sequences that end before others; loops of a processor leave such out by themselves."""
+        return self.packed and self.layout.sequences > 1 and not self.layout.lanes
 
     def variable(self, name: str) -> str:
         """A variable's name that nothing else has."""
@@ -134,7 +140,8 @@ class Maker:
         return {("state", s.name): Ref(self.state[s.name], self.full(s.axes)) for s in self.program.states}
 
     def advance(self, writer: TileWriter, updates: Sequence[tuple[str, Axes, Ref]]) -> list[Statement]:
-        """Carried variables take their next values, all at once."""
+        """Carried variables take their next values, all at once; sequences that have ended keep theirs."""
+        op = "keep" if self.ragged else "assign"
         carried = {name for name, _, _ in updates}
         statements, assigns = [], []
         for name, axes, ref in updates:
@@ -144,7 +151,7 @@ class Maker:
                 statements.append(Statement(copy, "assign", (ref,), (), ref.labels))
                 ref = replace(ref, name=copy)
             if ref.name != name:
-                assigns.append(Statement(name, "assign", (ref,), (), labels))
+                assigns.append(Statement(name, op, (ref,), (), labels))
         return statements + assigns
 
     # ------------------------------------------------------------ kernels
@@ -176,7 +183,7 @@ class Maker:
         walked = tuple(t.name for t in tensors if t.place == "step")
         name = f"{program.name}_{'forward' if train else 'infer'}"
         facts = {"chunk": self.chunk if train else None}
-        return Kernel(name, "forward", self.layout, tensors, sections, walked, facts)
+        return Kernel(name, "forward", self.layout, tensors, sections, walked, facts, packed=self.packed)
 
     def trajectory(self) -> Kernel:
         program, plan = self.program, self.plan
@@ -196,7 +203,7 @@ class Maker:
         tensors = self.used(writer, checkpoints.values(), written.values())
         walked = tuple(t.name for t in tensors if t.place in ("step", "segment"))
         name, facts = f"{program.name}_trajectory", {"chunk": self.chunk}
-        return Kernel(name, "trajectory", self.layout, tensors, sections, walked, facts, "apart")
+        return Kernel(name, "trajectory", self.layout, tensors, sections, walked, facts, "apart", self.packed)
 
     def trajectories(self) -> dict[str, Tensor]:
         """What the trajectory kernel writes: states before each step that the adjoint reads, kept values."""
@@ -233,8 +240,8 @@ class Maker:
         products = [t for p in deferred for t in (p.left, p.right)]
         tensors = self.used(writer, loaded, starts, outs, ends, partials, products)
         walked = tuple(t.name for t in tensors if t.place in ("step", "segment"))
-        kernel = Kernel(f"{program.name}_adjoint", "adjoint", self.layout, tensors, sections, walked, {}, "left")
-        return kernel, deferred
+        name, facts = f"{program.name}_adjoint", {"chunk": self.chunk}
+        return Kernel(name, "adjoint", self.layout, tensors, sections, walked, facts, "left", self.packed), deferred
 
     def adjoint_writer(self) -> TileWriter:
         program = self.program
@@ -272,6 +279,9 @@ class Maker:
                 reduced, ref = _over_rows(f"total_{name}", ref)
                 statements += reduced
             accumulator = Ref(f"sum_{name}", ref.labels)
+            if self.ragged and ROWS in ref.labels:
+                statements.append(Statement(writer.fresh(f"part_of_{name}"), "mask", (ref,), (ROWS,), ref.labels))
+                ref = Ref(statements[-1].target, ref.labels)
             statements.append(Statement(accumulator.name, "accumulate", (ref,), (), ref.labels))
             accumulators.append(accumulator)
             tensors.append(self.each(f"d_{name}", "partial", axes[name]))

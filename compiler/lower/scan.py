@@ -7,7 +7,8 @@ last to the first: it scans the states again, then the cotangents from the right
 step with both. Everything that is not a scan is written as for any other strategy.
 
 No row depends on a later one before the last of them is carried on, so rows behind the end may hold anything; a
-scan from the right leaves them out by coefficients that change nothing.
+scan from the right leaves them out by coefficients that change nothing. It runs over flipped tiles: where
+threads hold whole columns, flipping only renames registers, while a reversed scan would exchange them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from .kernel_ir import Kernel, Ref, Statement, Tensor
 from .layout import ROWS, Label, Layout, labels_of
 from .recurrent import DeferredProduct, Maker, read, store
 from .tiles import TileWriter
+
+STAGES = 2
+"""Blocks whose loads are under way at once: the next one is fetched while this one is computed."""
 
 Direction = Literal["right", "left"]
 """``right`` for states, ``left`` for their cotangents."""
@@ -58,10 +62,17 @@ class Scan:
 
 
 def lower_scan(
-    program: Program, plan: Plan, layout: Layout, *, precision: str, strided: bool, wide: Container[str] = ()
+    program: Program,
+    plan: Plan,
+    layout: Layout,
+    *,
+    precision: str,
+    strided: bool,
+    wide: Container[str] = (),
+    packed: bool = False,
 ) -> Scan:
     """All kernels of a recurrence that ``analysis.elementwise`` recognises; ``plan`` keeps no values."""
-    maker = ScanMaker(program, plan, layout, precision, strided, wide)
+    maker = ScanMaker(program, plan, layout, precision, strided, wide, packed)
     adjoint, products = maker.adjoint()
     return Scan(layout, maker.forward(train=False), maker.forward(train=True), adjoint, products)
 
@@ -77,8 +88,9 @@ class ScanMaker(Maker):
         precision: str,
         strided: bool,
         wide: Container[str] = (),
+        packed: bool = False,
     ) -> None:
-        super().__init__(program, plan, layout, precision, layout.rows, strided, wide)
+        super().__init__(program, plan, layout, precision, layout.rows, strided, wide, packed)
         refs = (*self.states().values(), *(self.after(s, "left") for s in program.states))
         self.reserved |= {ref.name for ref in refs} | {self.before(s, "left").name for s in program.states}
 
@@ -113,8 +125,8 @@ class ScanMaker(Maker):
         kept = checkpoints.values() if train else ()
         tensors = self.used(writer, starts.values(), outputs.values(), ends.values(), kept)
         walked = tuple(t.name for t in tensors if t.place in ("step", "checkpoint"))
-        name = f"{program.name}_{'forward' if train else 'infer'}"
-        return Kernel(name, "scan_forward", self.layout, tensors, sections, walked, {"rows": self.layout.rows})
+        name, facts = f"{program.name}_{'forward' if train else 'infer'}", self.facts()
+        return Kernel(name, "scan_forward", self.layout, tensors, sections, walked, facts, packed=self.packed)
 
     def adjoint(self) -> tuple[Kernel, tuple[DeferredProduct, ...]]:
         program, plan = self.program, self.plan
@@ -155,7 +167,7 @@ class ScanMaker(Maker):
                 *gradients,
                 *sums,
                 *factors,
-                *(self.picked(self.carry(s, "left"), self.after(s, "left"), "first") for s in program.states),
+                *(self.picked(self.carry(s, "left"), self.after(s, "left"), "end") for s in program.states),
             ),
             "final": (
                 *(store(t, ref) for t, ref in zip(ends, carried, strict=True)),
@@ -166,9 +178,13 @@ class ScanMaker(Maker):
         products = [t for p in deferred for t in (p.left, p.right)]
         tensors = self.used(writer, loaded, checkpoints.values(), starts, inputs, ends, partials, products)
         walked = tuple(t.name for t in tensors if t.place in ("step", "segment", "checkpoint"))
-        facts = {"rows": self.layout.rows, "chunk": self.layout.rows}
-        name = f"{program.name}_adjoint"
-        return Kernel(name, "scan_adjoint", self.layout, tensors, sections, walked, facts, "left"), deferred
+        name, facts = f"{program.name}_adjoint", self.facts()
+        kernel = Kernel(name, "scan_adjoint", self.layout, tensors, sections, walked, facts, "left", self.packed)
+        return kernel, deferred
+
+    def facts(self) -> dict[str, int]:
+        """What the templates need to know."""
+        return {"chunk": self.layout.rows, "stages": STAGES}
 
     # ------------------------------------------------------------ variables
 
@@ -182,7 +198,7 @@ class ScanMaker(Maker):
         return Ref(self._variable(state, "before", direction), self.tile(labels_of(state.axes)))
 
     def after(self, state: State, direction: Direction = "right") -> Ref:
-        """What leaves each step: the new state, or the cotangent of the old one."""
+        """What leaves each step: the new state, or the cotangent of the old one, rows in the order of the scan."""
         return Ref(self._variable(state, "after", direction), self.tile(labels_of(state.axes)))
 
     def _variable(self, state: State, which: str, direction: Direction) -> str:
@@ -235,10 +251,15 @@ class ScanMaker(Maker):
             ref = Ref("", number=number) if value is None else writer.ref(value)
             return ref if ref.labels == labels else write(writer.fresh("factor"), "assign", (ref,))
 
+        def flipped(ref: Ref) -> Ref:
+            return write(writer.fresh(f"{ref.name}_flipped"), "flip", (ref,), (ROWS,)) if left else ref
+
         def operand(value: int | None, absent: float, neutral: float) -> Ref:
             """A coefficient of every step; a scan from the right begins with rows behind the end."""
             ref = tile(value, absent)
-            return write(writer.fresh(f"{ref.name}_inside"), "fill", (ref,), (ROWS, neutral)) if left else ref
+            if left:
+                ref = write(writer.fresh(f"{ref.name}_inside"), "fill", (ref,), (ROWS, neutral))
+            return flipped(ref)
 
         def join(scanned: Sequence[Ref]) -> list[Ref]:
             carried = [self.carry(s, direction) for s in states]
@@ -248,17 +269,17 @@ class ScanMaker(Maker):
         entering = any(self._entering_leaf(s, direction) in reads for s in states)
         found = _operands(group)
         if group.kind == "replaced":
-            results = [tile(group.constants[0], 0.0)]
+            results = [flipped(tile(group.constants[0], 0.0))]
         if group.kind != "replaced" or entering:
             operands = [operand(*entry) for entry in found]
             operands += [tile(None, neutral) for _, _, neutral in found] if entering else []
             scanned = [Ref(writer.fresh(f"scan_{states[0].name}"), labels) for _ in operands]
-            attrs = (tuple(ref.name for ref in scanned), left, entering)
-            write(scanned[0].name, f"scan_{group.kind}", tuple(operands), attrs)
+            targets = tuple(ref.name for ref in scanned)
+            write(scanned[0].name, f"scan_{group.kind}", tuple(operands), (targets, entering))
             if group.kind != "replaced":
                 results = join(scanned[: len(found)])
             for state, result in zip(states, join(scanned[len(found) :]) if entering else (), strict=False):
-                write(self.before(state, direction).name, "assign", (result,))
+                write(self.before(state, direction).name, "assign", (flipped(result),))
         for state, result in zip(states, results, strict=True):
             write(self.after(state, direction).name, "assign", (result,))
 
@@ -316,7 +337,8 @@ def _joined(kind: str, scanned: Sequence[Ref], carried: Sequence[Ref], write: Ca
         real, imaginary, *constants = scanned
         rows = [("sub", real, imaginary), ("add", imaginary, real)]
     else:
-        rows, constants = [("add", *scanned[0:2]), ("add", *scanned[2:4])], list(scanned[4:])
+        a, b, c, d, *constants = scanned
+        rows = [("add", a, b), ("add", c, d)]
     results = []
     for (op, left, right), constant in zip(rows, constants, strict=True):
         products = (write("mul", left, first), write("mul", right, second))

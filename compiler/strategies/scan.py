@@ -17,25 +17,32 @@ from ..ir.program import Program
 from ..lower.layout import Layout, power_of_two
 from ..lower.tiles import DOT_SIDE
 from .axes import axis_order, axis_sizes, matrix_axes
-from .recurrent import check_tile, elements, largest, warps_for
+from .recurrent import check_tile, elements, largest
 from .verdict import Verdict
 
 NAME = "scan"
 
-BLOCK_ELEMENTS = 4096
-"""Numbers of the largest state, times steps, that a program has on chip where a scan takes two for each of them."""
+STEPS = 16
+"""Steps of a block. Threads hold whole columns, which they scan without a word to others."""
 
-STEPS = (16, 256)
-"""The least and the most steps of a block: few make checkpoints large, many keep short sequences waiting."""
+FEWER_STEPS = {"complex": 8, "coupled": 4}
+"""The same where states are scanned together, which takes more numbers for each of them."""
 
-CHANNELS = 64
-"""Entries of a tile along the last axis: 128 bytes of 16-bit numbers, which memory reads whole."""
+MOST_STEPS = 256
+"""The most steps of a block, where states are too small for all threads of a warp."""
 
-NARROWEST = 16
-"""Entries that a tile has at least along the last axis of a state: 32 bytes of 16-bit numbers."""
+COLUMNS = (128, 256)
+"""The most entries of a state that one program takes: of states with one axis, and of larger ones."""
 
-MOST_ELEMENTS = 8192
-"""Numbers of one state that the fewest steps may take; other strategies serve larger ones better."""
+NARROWEST = 8
+"""Entries that a tile has at least along the last axis of a state: 16 bytes of 16-bit numbers."""
+
+WARP = 32
+"""Threads of a warp (AMD's have twice as many, and programs half as many warps)."""
+
+PAIR = 64
+"""The least tile along the last axis of which a thread takes two entries, if they are simple: 32 threads read whole
+128-byte rows."""
 
 _TITLES = {
     "replaced": "replaced at every step",
@@ -70,24 +77,25 @@ def layout(
     """
     order, extents = axis_order(program), axis_sizes(program, sizes)
     blocks = _whole(program, extents)
-    few, many = STEPS
-    budget = BLOCK_ELEMENTS // power_of_two(max(1, _scanned(found) // 2))
-    free = _free(program)
+    free, kinds = _free(program), {group.kind for group in found}
     for state in sorted(program.states, key=lambda s: -elements(s.axes, blocks)):
-        room = budget // (few * elements([axis for axis in state.axes if axis.name not in free], blocks))
+        room = COLUMNS[len(state.axes) > 1] // elements([axis for axis in state.axes if axis.name not in free], blocks)
         for axis in reversed(state.axes):
             if axis.name in free:
                 least = NARROWEST if axis == state.axes[-1] else 1
-                blocks[axis.name] = min(blocks[axis.name], CHANNELS, max(least, room))
+                blocks[axis.name] = min(blocks[axis.name], max(least, room))
                 room //= blocks[axis.name]
     for name, block in (tiles or {}).items():
         check_tile(program, extents, name, block)
         blocks[name] = block
-    held = max(elements(s.axes, blocks) for s in program.states)
-    rows = power_of_two(max(2, chunk)) if chunk else max(few, min(many, budget // held))
+    columns = max(elements(s.axes, blocks) for s in program.states)
+    few = min(FEWER_STEPS.get(kind, STEPS) for kind in kinds)
+    rows = power_of_two(max(2, chunk)) if chunk else max(few, min(MOST_STEPS, few * WARP // columns))
     tiled = tuple(name for name in order if name in blocks and blocks[name] < extents[name])
-    warps = warps_for(largest(program, blocks, rows))
-    return Layout(extents, blocks, tiled, rows, order, warps=warps, along="steps")
+    simple = kinds <= {"replaced", "sum", "affine"}
+    adjacent = 2 if simple and all(blocks[s.axes[-1].name] >= PAIR for s in program.states if s.axes) else 1
+    warps = max(1, min(8, power_of_two(largest(program, blocks, 1)) // (WARP * adjacent)))
+    return Layout(extents, blocks, tiled, rows, order, warps=warps, along="steps", adjacent=adjacent)
 
 
 def verdict(program: Program, found: tuple[Group, ...] | Reason, sizes: Mapping[str, int]) -> Verdict:
@@ -97,14 +105,10 @@ def verdict(program: Program, found: tuple[Group, ...] | Reason, sizes: Mapping[
     whole, free = _whole(program, axis_sizes(program, sizes)), _free(program)
     least = {name: min(block, NARROWEST) if name in free else block for name, block in whole.items()}
     for state in program.states:
-        numbers = STEPS[0] * elements(state.axes, least)
-        if numbers > MOST_ELEMENTS:
-            return Verdict(
-                NAME,
-                False,
-                f"{STEPS[0]} steps of `{state.name}` would take {numbers * 4 // 1024} KB on chip at once, "
-                f"more than the {MOST_ELEMENTS * 4 // 1024} KB that a scan keeps in registers",
-            )
+        columns = elements(state.axes, least)
+        if columns > max(COLUMNS):
+            held = f"more than the {max(COLUMNS)} that a program holds for a block of steps"
+            return Verdict(NAME, False, f"{columns} entries of `{state.name}` must stay together, {held}")
     return Verdict(NAME, True, "; ".join(f"{_listed(group)} {_TITLES[group.kind]}" for group in found))
 
 
@@ -121,9 +125,3 @@ def _whole(program: Program, extents: Mapping[str, int]) -> dict[str, int]:
 def _free(program: Program) -> frozenset[str]:
     """Axes that can be cut into tiles."""
     return frozenset(independent_axes(program)) - matrix_axes(program)
-
-
-def _scanned(found: Sequence[Group]) -> int:
-    """The most tiles that one scan takes."""
-    taken = {"complex": 4, "coupled": 6}
-    return max(taken.get(group.kind, 2) for group in found)

@@ -8,17 +8,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a strategy applies, and why: one sentence that `recurra explain` prints."""
+    """Whether a strategy applies, and why: one sentence that `recurra explain` prints; ``seconds`` is what the model of
+    costs expects of it (cost.py), in which only ratios mean something."""
 
     strategy: str
     applies: bool
     reason: str
+    seconds: float = 0.0
+    cost: str = ""
 
 
 def choose(verdicts: Sequence[Verdict], strategy: str) -> str:
-    """The strategy of that name, or for ``auto`` the first that applies (ValueError with the reason if not)."""
+    """The strategy of that name, or for ``auto`` the cheapest that applies, the first of equals.
+
+    ValueError with the reason if the one named does not apply.
+    """
     if strategy == "auto":
-        return next(v.strategy for v in verdicts if v.applies)
+        return min((v for v in verdicts if v.applies), key=lambda v: v.seconds).strategy
     for verdict in verdicts:
         if verdict.strategy == strategy:
             if not verdict.applies:

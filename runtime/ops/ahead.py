@@ -19,14 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from ...compiler.codegen.triton import constants, strides
+from ...compiler.codegen.triton_packed import CU_SEQLENS
 from ...compiler.ir.program import Program
 from ...compiler.kernels import compile_kernels
-from ...compiler.lower.kernel_ir import INTEGERS, Kernel
+from ...compiler.lower.kernel_ir import Kernel
 from ...compiler.options import KernelOptions
 from ...compiler.targets import TARGETS, Target, register_limit, warps
 from .launch import triton_version
 
 TARGET_NAMES = tuple(known.name for known in TARGETS)
+
+_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""What Triton's signatures call the types of its language."""
 
 _MATRIX_UNIT = re.compile(r"\bmma\.sync|\bwgmma\.mma_async|\btcgen05\.mma|\bv_mfma_")
 
@@ -56,6 +60,7 @@ def measure(
     precision: str = "tf32",
     heads: int = 8,
     strategy: str = "auto",
+    packed: bool = False,
 ) -> list[Resources]:
     """Compile all kernels of a recurrence by one strategy for the targets, in a process of its own."""
     request = {
@@ -67,6 +72,7 @@ def measure(
         "precision": precision,
         "heads": heads,
         "strategy": strategy,
+        "packed": packed,
     }
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run(
@@ -88,7 +94,8 @@ def _measure_here(request: Mapping[str, Any]) -> Iterator[Resources]:
     from ..store.loader import load_module
 
     program = elaborate(parse(Source(*request["source"])), request["consts"])
-    options = KernelOptions(precision=request["precision"])
+    operand = f"tl.{_TYPES[request['dtype']]}"  # as it is where nothing else is asked for
+    options = KernelOptions(precision=request["precision"], operand=operand, packed=request["packed"], started=False)
     compiled = compile_kernels(program, request["sizes"], options, request["strategy"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.py"
@@ -141,7 +148,8 @@ def _signature(kernel: Kernel, dtype: str) -> tuple[dict[str, str], dict[tuple[i
         signature[f"{tensor.name}_ptr"] = "*fp32" if tensor.compute or tensor.place == "head" else f"*{dtype}"
     for tensor in kernel.tensors:
         signature |= dict.fromkeys(strides(tensor), "i32")
-    signature |= dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(("direction", *constants(kernel)), "constexpr")
+    signature |= {CU_SEQLENS: "*i64"} if kernel.packed else {}
+    signature |= dict.fromkeys(kernel.integers, "i32") | dict.fromkeys(("direction", *constants(kernel)), "constexpr")
     aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(kernel.tensors))}
     return signature, aligned
 

@@ -43,15 +43,19 @@ class Chained:
         """What all passes keep, and what they hand on."""
         return sum(part.kept for part in self.parts) + sum(len(names) for names in self.handed)
 
-    def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
+    def forward(
+        self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Outputs, end states and, with ``train``, what is kept."""
-        return self._through(tensors, steps, train, lambda part, args: part.forward(args, steps, reverse, train))
+        return self._through(tensors, train, lambda part, args: part.forward(args, steps, reverse, cu_seqlens, train))
 
-    def forward_shapes(self, tensors: Sequence[Tensor], steps: int, train: bool) -> tuple[Tensor, ...]:
+    def forward_shapes(
+        self, tensors: Sequence[Tensor], steps: int, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Empty tensors for what ``forward`` returns; they also serve tracing."""
-        return self._through(tensors, steps, train, lambda part, args: part.forward_shapes(args, steps, train))
+        return self._through(tensors, train, lambda part, args: part.forward_shapes(args, steps, cu_seqlens, train))
 
-    def _through(self, tensors: Sequence[Tensor], steps: int, train: bool, run: Any) -> tuple[Tensor, ...]:
+    def _through(self, tensors: Sequence[Tensor], train: bool, run: Any) -> tuple[Tensor, ...]:
         known = self._leaves(tensors)
         outputs: dict[str, Tensor] = {}
         ends: dict[str, Tensor] = {}
@@ -74,6 +78,7 @@ class Chained:
         cotangents: Sequence[Tensor],
         steps: int,
         reverse: bool,
+        cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states."""
         core = self.core
@@ -89,7 +94,7 @@ class Chained:
             args = self._arguments(part, known)
             seeds = [self._seed(o.name, asked, found, between) for o in own.outputs]
             seeds += [asked[s.name] for s in own.states]
-            results = part.backward(args, kept[start:end], seeds, steps, reverse)
+            results = part.backward(args, kept[start:end], seeds, steps, reverse, cu_seqlens)
             for leaf, value in zip(self._names(part), results, strict=True):
                 found[leaf] = found[leaf] + value if leaf in found else value
             end = start

@@ -13,8 +13,8 @@ from torch import Tensor
 from ...compiler.ir.program import Program
 from ...compiler.lower import kernel_ir
 from ...compiler.lower.chunk_kernels import Chunked, Schedule
-from .arguments import entering, extents, gradient_shapes, gradients, named, over_copies
-from .launch import Extent, launch, shape, wanted_programs
+from .arguments import entering, gradient_shapes, gradients, over_copies
+from .launch import Extent, Packed, called, launch, shape, wanted_programs
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,12 @@ class ChunkExecutor:
         """How many tensors forward keeps for backward: the states before each chunk, the inverses of its solves."""
         return len(self._kept())
 
-    def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
+    def forward(
+        self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Outputs, end states and, with ``train``, what is kept."""
-        arguments, extent = self._arguments(tensors, steps, reverse)
-        results = self.forward_shapes(tensors, steps, train)
+        arguments, extent = self._arguments(tensors, steps, reverse, cu_seqlens)
+        results = self.forward_shapes(tensors, steps, cu_seqlens, train)
         written = dict(zip((t.name for t in self._written(train)), results, strict=True))
         schedule = self._schedule(extent, results)
         kernels = schedule.forward if train else schedule.infer
@@ -46,9 +48,11 @@ class ChunkExecutor:
             launch(self.module, kernel, {**arguments, **written}, extent)
         return results
 
-    def forward_shapes(self, tensors: Sequence[Tensor], steps: int, train: bool) -> tuple[Tensor, ...]:
+    def forward_shapes(
+        self, tensors: Sequence[Tensor], steps: int, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Empty tensors for what ``forward`` returns; they also serve tracing."""
-        _, extent = self._arguments(tensors, steps, False)
+        _, extent = self._arguments(tensors, steps, False, cu_seqlens)
         return tuple(self._room(t, extent, tensors) for t in self._written(train))
 
     def backward(
@@ -58,10 +62,11 @@ class ChunkExecutor:
         cotangents: Sequence[Tensor],
         steps: int,
         reverse: bool,
+        cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states."""
         core, layout = self.core, self.lowered.layout
-        arguments, extent = self._arguments(tensors, steps, reverse)
+        arguments, extent = self._arguments(tensors, steps, reverse, cu_seqlens)
         arguments |= {t.name: value for t, value in zip(self._kept(), kept, strict=True)}
         arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
         kernels = self._schedule(extent, tensors).backward
@@ -72,9 +77,12 @@ class ChunkExecutor:
         params = {p.name for p in core.params}
         room = {name: self._gradient(t, extent, arguments) for name, t in tensors_of.items() if name not in arguments}
         partial = self._stacked(params, tensors_of, room)
+        if isinstance(extent, Packed):
+            for _, parts in partial:
+                parts.zero_()  # no chunk has some of the slots, and the sums read all
         for kernel in kernels:
             launch(self.module, kernel, {**arguments, **room}, extent)
-        found = {}
+        found: dict[str, Tensor] = {}
         for names, parts in partial:
             found |= dict(zip(names, parts.sum(1).unbind(0), strict=True))
         for name, value in room.items():
@@ -92,12 +100,10 @@ class ChunkExecutor:
 
     # ------------------------------------------------------------ shapes
 
-    def _arguments(self, tensors: Sequence[Tensor], steps: int, reverse: bool) -> tuple[dict[str, Tensor], Extent]:
-        batch, heads = extents(self.core, tensors)
-        arguments = named(self.core, tensors)
-        for state in self.core.states:
-            arguments[f"{state.name}_start"] = arguments.pop(state.name)
-        return arguments, Extent(batch, steps, heads, steps, self.lowered.chunk, 0, reverse)
+    def _arguments(
+        self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None
+    ) -> tuple[dict[str, Tensor], Extent | Packed]:
+        return called(self.core, tensors, steps, self.lowered.chunk, reverse, cu_seqlens)
 
     @staticmethod
     def _stacked(
@@ -117,7 +123,7 @@ class ChunkExecutor:
             found.append(([name[2:] for name in names], whole.flatten(1, whole.dim() - 2 - axes)))
         return found
 
-    def _schedule(self, extent: Extent, tensors: Sequence[Tensor]) -> Schedule:
+    def _schedule(self, extent: Extent | Packed, tensors: Sequence[Tensor]) -> Schedule:
         """Fused where there are programs for every multiprocessor of the device, else split over the chunks."""
         if self.schedule != "auto":
             return self.lowered.fused if self.schedule == "fused" else self.lowered.split
@@ -135,11 +141,11 @@ class ChunkExecutor:
         """What forward keeps, in the order of its arguments."""
         return [t for t in self.lowered.fused.forward[-1].tensors if t.place == "checkpoint"]
 
-    def _room(self, tensor: kernel_ir.Tensor, extent: Extent, tensors: Sequence[Tensor]) -> Tensor:
+    def _room(self, tensor: kernel_ir.Tensor, extent: Extent | Packed, tensors: Sequence[Tensor]) -> Tensor:
         dtype = torch.float32 if tensor.compute else tensors[0].dtype
         return tensors[-1].new_empty(shape(tensor, self.lowered.layout, extent), dtype=dtype)
 
-    def _gradient(self, tensor: kernel_ir.Tensor, extent: Extent, arguments: Mapping[str, Tensor]) -> Tensor:
+    def _gradient(self, tensor: kernel_ir.Tensor, extent: Extent | Packed, arguments: Mapping[str, Tensor]) -> Tensor:
         """Room for a gradient: an input's in its own type unless parts are still to be summed."""
         argument = arguments.get(tensor.name[2:])
         whole = not tensor.copies and argument is not None and argument.dim() > 2 and argument.shape[2] == extent.heads

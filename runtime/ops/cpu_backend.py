@@ -64,14 +64,16 @@ def run(
     *,
     steps: int,
     reverse: bool = False,
+    cu_seqlens: Tensor | None = None,
     strategy: str = "auto",
     options: Options | None = None,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """All steps of a recurrence on native kernels; arguments and results as :func:`reference.run`."""
-    chosen = kernel_options(options or Options(), inputs or {**params, **initial})
+    chosen = kernel_options(options or Options(), inputs or {**params, **initial}, packed=cu_seqlens is not None)
     return generated.run(
-        build, program, sizes, inputs, params, initial, chosen, steps=steps, reverse=reverse, strategy=strategy
-    )
+        build, program, sizes, inputs, params, initial, chosen,
+        steps=steps, reverse=reverse, cu_seqlens=cu_seqlens, strategy=strategy,
+    )  # fmt: skip
 
 
 def variants(program: Program) -> dict[str, Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]]:
@@ -83,7 +85,7 @@ def variants(program: Program) -> dict[str, Callable[..., tuple[tuple[Tensor, ..
     return {"pieces": partial(run, options=Options(checkpoint=2, tiles=tiles))}
 
 
-def kernel_options(options: Options, given: Mapping[str, Tensor]) -> KernelOptions:
+def kernel_options(options: Options, given: Mapping[str, Tensor], *, packed: bool = False) -> KernelOptions:
     """What a user's options come to for these inputs (or what is given besides, where a recurrence has none)."""
     dtype = str(generated.result_dtype(given)).removeprefix("torch.")
-    return KernelOptions(chunk=options.checkpoint, strided=True, tiles=options.tiles, dtype=dtype)
+    return KernelOptions(chunk=options.checkpoint, strided=True, packed=packed, tiles=options.tiles, dtype=dtype)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from ...compiler.ir.program import Program
 from ...compiler.lower import kernel_ir
 from ...compiler.lower.recurrent import Recurrent
 from ...compiler.lower.scan import Scan
-from .arguments import add, entering, extents, gradient_shapes, gradients, letters, named, over_copies
-from .launch import Extent, launch, shape
+from .arguments import add, entering, gradient_shapes, gradients, letters, over_copies
+from .launch import Extent, Packed, called, launch, shape
 
 SEGMENT_BYTES = 1 << 29
 """How much memory the backward may take for the trajectory of the states (per call)."""
@@ -26,7 +26,10 @@ class Fused:
     """The kernels of one recurrence at one layout, loaded from ``module``.
 
     ``segment`` is the number of steps whose trajectory the backward holds at a time; None fits them
-    into ``SEGMENT_BYTES``.
+    into ``SEGMENT_BYTES``. A segment of packed sequences, whose lengths are known on the device only, is one part of
+    each of them, as many for all (see :class:`Packed`): its memory is bounded whatever the lengths are, all
+    sequences are walked side by side, and there are as many segments as for a batch. Only where one chunk
+    of each sequence takes more memory than a segment may does it take more, twice as much as those.
     """
 
     core: Program
@@ -39,18 +42,22 @@ class Fused:
         """How many tensors forward keeps for backward: one checkpoint per state."""
         return len(self.core.states)
 
-    def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
+    def forward(
+        self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Outputs, end states and, with ``train``, checkpoints."""
         kernel = self.lowered.forward if train else self.lowered.infer
-        arguments, extent = self._arguments(tensors, steps, reverse)
-        results = self.forward_shapes(tensors, steps, train)
+        arguments, extent = self._arguments(tensors, steps, reverse, cu_seqlens)
+        results = self.forward_shapes(tensors, steps, cu_seqlens, train)
         names = (t.name for t in self._written(train))
         launch(self.module, kernel, {**arguments, **dict(zip(names, results, strict=True))}, extent)
         return results
 
-    def forward_shapes(self, tensors: Sequence[Tensor], steps: int, train: bool) -> tuple[Tensor, ...]:
+    def forward_shapes(
+        self, tensors: Sequence[Tensor], steps: int, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Empty tensors for what ``forward`` returns; they also serve tracing."""
-        _, extent = self._arguments(tensors, steps, False)
+        _, extent = self._arguments(tensors, steps, False, cu_seqlens)
         like, dtype = tensors[-1], tensors[0].dtype
         return tuple(
             like.new_empty(self._shape(t, extent), dtype=torch.float32 if t.compute else dtype)
@@ -64,24 +71,21 @@ class Fused:
         cotangents: Sequence[Tensor],
         steps: int,
         reverse: bool,
+        cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states.
 
         ``cotangents`` are contiguous: outputs in their own dtype, end states in float32.
         """
         core = self.core
-        arguments, whole = self._arguments(tensors, steps, reverse)
+        arguments, whole = self._arguments(tensors, steps, reverse, cu_seqlens)
         arguments |= {f"{s.name}_checkpoint": c for s, c in zip(core.states, kept, strict=True)}
         arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
         carried = dict(zip((s.name for s in core.states), cotangents[len(core.outputs) :], strict=True))
         per_step = {t.name: self._room(t, whole, arguments[t.name[2:]]) for t in self._gradients("step")}
         sums: dict[str, Tensor] = {}
-        segment = self._segment(whole)
-        for begin in reversed(range(0, max(steps, 1), segment)):
-            count = min(segment, steps - begin)
-            extent = Extent(whole.batch, steps, whole.heads, count, self.lowered.chunk, begin, reverse)
-            last = begin + count >= steps
-            carried = self._segment_backward({**arguments, **per_step}, extent, carried, sums, last)
+        for number, extent in enumerate(self._segments(whole)):
+            carried = self._segment_backward({**arguments, **per_step}, extent, carried, sums, number == 0)
         by_name = {t.name: t for t in (*self._gradients("step"), *self._gradients("sequence"))}
         found = {name[2:]: over_copies(value, by_name[name]) for name, value in per_step.items()} | sums
         found |= {name: over_copies(value, by_name[f"d_{name}_start"]) for name, value in carried.items()}
@@ -94,7 +98,7 @@ class Fused:
     def _segment_backward(
         self,
         arguments: Mapping[str, Tensor],
-        extent: Extent,
+        extent: Extent | Packed,
         carried: Mapping[str, Tensor],
         sums: dict[str, Tensor],
         last: bool,
@@ -107,6 +111,9 @@ class Fused:
         room = {
             t.name: like.new_empty(self._shape(t, extent), dtype=torch.float32) for t in (*scratch, *partial, *starts)
         }
+        if isinstance(extent, Packed) and extent.parts > 1:
+            for name in {t.name for p in lowered.products for t in (p.left, p.right)}:
+                room[name].zero_()  # sequences need not fill their rows, and the products below read all
         ends = {
             t.name: entering(t, lowered.layout, carried[s.name]) if last else carried[s.name]
             for t, s in zip(self._gradients("sequence", "_end"), states, strict=True)
@@ -123,12 +130,10 @@ class Fused:
 
     # ------------------------------------------------------------ shapes
 
-    def _arguments(self, tensors: Sequence[Tensor], steps: int, reverse: bool) -> tuple[dict[str, Tensor], Extent]:
-        batch, heads = extents(self.core, tensors)
-        arguments = named(self.core, tensors)
-        for state in self.core.states:
-            arguments[f"{state.name}_start"] = arguments.pop(state.name)
-        return arguments, Extent(batch, steps, heads, steps, self.lowered.chunk, 0, reverse)
+    def _arguments(
+        self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None
+    ) -> tuple[dict[str, Tensor], Extent | Packed]:
+        return called(self.core, tensors, steps, self.lowered.chunk, reverse, cu_seqlens)
 
     def _written(self, train: bool) -> list[kernel_ir.Tensor]:
         kernel = self.lowered.forward if train else self.lowered.infer
@@ -143,20 +148,31 @@ class Fused:
         tensors = [t for t in self.lowered.adjoint.tensors if t.place == place and t.name not in outputs]
         return [t for t in tensors if t.name.startswith("d_") and t.name.endswith(ending)]
 
-    def _shape(self, tensor: kernel_ir.Tensor, extent: Extent) -> tuple[int, ...]:
+    def _shape(self, tensor: kernel_ir.Tensor, extent: Extent | Packed) -> tuple[int, ...]:
         return shape(tensor, self.lowered.layout, extent)
 
-    def _room(self, tensor: kernel_ir.Tensor, extent: Extent, argument: Tensor) -> Tensor:
+    def _room(self, tensor: kernel_ir.Tensor, extent: Extent | Packed, argument: Tensor) -> Tensor:
         """Room for an input's gradient: in float32 where parts are still to be summed."""
         whole = not tensor.copies and argument.shape[2] == extent.heads
         return argument.new_empty(self._shape(tensor, extent), dtype=argument.dtype if whole else torch.float32)
 
-    def _segment(self, extent: Extent) -> int:
-        """Steps per segment: a whole number of chunks."""
-        chunk = self.lowered.chunk
+    def _segments(self, whole: Extent | Packed) -> Iterator[Extent | Packed]:
+        """The parts that the backward walks one after another, the last steps first."""
+        steps, chunk, most = whole.steps, self.lowered.chunk, self._most(whole)
+        if isinstance(whole, Packed):
+            least = whole.batch * chunk  # a chunk of each sequence
+            parts = 1 if steps <= max(most, 2 * least) else -(-steps // max(most - least, least))
+            yield from (replace(whole, parts=parts, part=part) for part in reversed(range(parts)))
+            return
+        segment = max(1, most // chunk) * chunk if self.segment is None else -(-most // chunk) * chunk
+        for begin in reversed(range(0, max(steps, 1), segment)):
+            yield replace(whole, begin=begin, count=min(segment, steps - begin))
+
+    def _most(self, whole: Extent | Packed) -> int:
+        """How many steps a segment may have, of each sequence of a batch or of packed ones together."""
         if self.segment is not None:
-            return -(-self.segment // chunk) * chunk
-        step = Extent(extent.batch, 1, extent.heads, 1, chunk)
+            return self.segment
+        step = Extent(1 if isinstance(whole, Packed) else whole.batch, 1, whole.heads, 1, self.lowered.chunk)
         tensors = {t.name: t for k in self.lowered.backward for t in k.tensors if t.place == "segment"}
         size = 4 * sum(math.prod(self._shape(t, step)) for t in tensors.values())
-        return max(1, SEGMENT_BYTES // max(1, size * chunk)) * chunk
+        return SEGMENT_BYTES // max(1, size)

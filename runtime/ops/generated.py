@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,9 +48,9 @@ _LOCK = threading.RLock()
 
 @torch.compiler.assume_constant_result
 def compile_once(
-    build: Builder, program: Program, sizes: Sizes, options: KernelOptions, strategy: str, segment: int | None
+    build: Builder, program: Program, sizes: Sizes, options: tuple[Any, ...], strategy: str, segment: int | None
 ) -> str:
-    """The name of the kernels of a recurrence at bound sizes, compiled at the first call.
+    """The name of the kernels of a recurrence at bound sizes and plain options, compiled at the first call.
 
     A name, because that is a constant to ``torch.compile``, which runs this while it traces.
     """
@@ -57,7 +58,7 @@ def compile_once(
     if key not in _NAMES:
         with _LOCK:
             if key not in _NAMES:
-                made = build(program, dict(sizes), options, strategy, segment)
+                made = build(program, dict(sizes), KernelOptions(*options), strategy, segment)
                 name = f"{made.entry.replace('-', '_')}_{len(_KERNELS)}"
                 register(name, made.executor)
                 _PROGRAMS[id(program)] = program
@@ -76,7 +77,7 @@ def kernels_for(
 ) -> Kernels:
     """The kernels of a recurrence at bound sizes; ``torch.compile`` specialises on the sizes here."""
     bound = tuple((name, len(range(size))) for name, size in sizes.items())
-    return _KERNELS[compile_once(build, program, bound, options, strategy, segment)]
+    return _KERNELS[compile_once(build, program, bound, options.plain(), strategy, segment)]
 
 
 def run(
@@ -90,11 +91,13 @@ def run(
     *,
     steps: int,
     reverse: bool = False,
+    cu_seqlens: Tensor | None = None,
     strategy: str = "auto",
     segment: int | None = None,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """All steps of a recurrence on generated kernels; arguments and results as :func:`reference.run`.
 
+    ``options.packed`` says whether ``cu_seqlens`` are given.
     ``segment`` is the number of steps that the backward pass holds at a time, where the backend has such a choice.
     """
     tensors = (*inputs.values(), *params.values(), *initial.values())
@@ -102,6 +105,7 @@ def run(
     kernels = kernels_for(build, program, sizes, options, strategy, segment)
     parts = kernels.compiled.split
     batch, heads = reference.extent(inputs, params, initial)
+    sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
     real = torch.float64 if options.dtype == "float64" else torch.float32
     leaves = _leaves(inputs, params, heads, real) if parts.before or parts.after else {}
     like = torch.empty((), dtype=real, device=tensors[0].device if tensors else None)
@@ -121,14 +125,14 @@ def run(
             for p in parts.core.params
         ),
         *(
-            _starts(program, sizes, initial, batch, heads, like)
+            _starts(program, sizes, initial, sequences, heads, like)
             if kernels.compiled.started
-            else [like.new_empty(batch, heads, 0) for _ in program.states]
+            else [like.new_empty(sequences, heads, 0) for _ in program.states]
         ),
     ]
-    packed = [t if options.strided and n < len(parts.core.inputs) else t.contiguous() for n, t in enumerate(arguments)]
+    given = [t if options.strided and n < len(parts.core.inputs) else t.contiguous() for n, t in enumerate(arguments)]
     outputs = len(parts.core.outputs)
-    values = apply(kernels.name, outputs + len(program.states), packed, steps, reverse)
+    values = apply(kernels.name, outputs + len(program.states), given, steps, reverse, cu_seqlens)
     by_name = dict(zip((o.name for o in parts.core.outputs), values, strict=False))
     known |= {p: by_name[name].to(real) for name, p in parts.taps}
     late: dict[int, Tensor] = {}
@@ -156,7 +160,7 @@ def _starts(
     program: Program,
     sizes: Mapping[str, int],
     initial: Mapping[str, Tensor],
-    batch: int,
+    sequences: int,
     heads: int,
     like: Tensor,
 ) -> list[Tensor]:
@@ -167,7 +171,7 @@ def _starts(
         if state.name in initial:
             starts.append(initial[state.name])
         else:
-            shape = (batch, heads, *(axis.size.bind(sizes) for axis in state.axes))
+            shape = (sequences, heads, *(axis.size.bind(sizes) for axis in state.axes))
             value = values[state.start].reshape((1,) * len(shape)).expand(shape)
             starts.append(value)
     return starts

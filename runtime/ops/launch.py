@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor
 
 from ...compiler.codegen.triton import constants
+from ...compiler.ir.program import Program
 from ...compiler.lower import kernel_ir
-from ...compiler.lower.kernel_ir import INTEGERS, Kernel
+from ...compiler.lower.kernel_ir import INTEGERS, PACKED_INTEGERS, Kernel
 from ...compiler.lower.layout import Layout
 from ...compiler.targets import register_limit, warps
 from ..store.loader import explained
+from .arguments import extents, named
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,18 @@ class Extent:
         """Checkpoints per sequence."""
         return -(-self.steps // self.chunk)
 
-    def integers(self) -> tuple[int, ...]:
-        """The kernel arguments of that name, in order."""
+    def lead(self, place: str) -> tuple[int, ...]:
+        """What stands before the heads of a tensor that every sequence has."""
+        per_sequence = {"step": (self.steps,), "segment": (self.count,), "checkpoint": (self.chunks,), "sequence": ()}
+        return (self.batch, *per_sequence[place])
+
+    def programs(self, kernel: Kernel) -> int:
+        """Programs per head and tile."""
+        chunks = -(-self.count // self.chunk) if kernel.walk == "apart" else 1
+        return -(-self.batch // kernel.layout.sequences) * chunks
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What kernels take after their tensors, in order."""
         values = {
             "batch": self.batch,
             "steps": self.steps,
@@ -55,20 +68,77 @@ class Extent:
         return tuple(values[name] for name in INTEGERS)
 
 
-def shape(tensor: kernel_ir.Tensor, layout: Layout, extent: Extent, heads: int | None = None) -> tuple[int, ...]:
-    """The shape of a tensor that a kernel writes; ``heads`` if it has fewer than the state."""
-    batch, groups = extent.batch, -(-extent.batch // layout.sequences)
-    h = extent.heads if heads is None else heads
-    outer = {
-        "step": (batch, extent.steps, h),
-        "segment": (batch, extent.count, h),
-        "head": (h,),
-        "sequence": (batch, h),
-        "checkpoint": (batch, extent.chunks, h),
-        "partial": (groups, h),
-    }[tensor.place]
+@dataclass(frozen=True)
+class Packed:
+    """The lengths of one call with packed sequences: how many (``batch``), steps of all of them, heads.
+
+    ``cu_seqlens`` [batch + 1] is on the device and says where each begins. Every sequence has as many ``parts``, whole
+    chunks (the last may have fewer, or none); ``part`` is walked.
+    """
+
+    batch: int
+    steps: int
+    heads: int
+    chunk: int
+    cu_seqlens: Tensor
+    reverse: bool = False
+    parts: int = 1
+    part: int = 0
+
+    @property
+    def pad(self) -> int:
+        """Rows of a segment that each sequence has besides its share of the steps, as parts are whole chunks."""
+        return self.chunk if self.parts > 1 else 0
+
+    @property
+    def slots(self) -> int:
+        """The most checkpoints that sequences with these steps in all can have: no chunk shares its own."""
+        return self.steps // self.chunk + self.batch
+
+    def lead(self, place: str) -> tuple[int, ...]:
+        """What stands before the heads of a tensor that every sequence has."""
+        segment = self.steps // self.parts + self.batch * self.pad
+        return {"step": (1, self.steps), "segment": (1, segment), "checkpoint": (1, self.slots)}.get(
+            place, (self.batch,)
+        )
+
+    def programs(self, kernel: Kernel) -> int:
+        """Programs per head and tile."""
+        return -(-(self.slots if kernel.walk == "apart" else self.batch) // kernel.layout.sequences)
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What kernels take after their tensors, in order."""
+        values = {
+            "batch": self.batch,
+            "steps": self.steps,
+            "direction": -1 if self.reverse else 1,
+            "parts": self.parts,
+            "part": self.part,
+            "pad": self.pad,
+        }
+        return (self.cu_seqlens.contiguous(), *(values[name] for name in PACKED_INTEGERS))
+
+
+def called(
+    core: Program, tensors: Sequence[Tensor], steps: int, chunk: int, reverse: bool, cu_seqlens: Tensor | None
+) -> tuple[dict[str, Tensor], Extent | Packed]:
+    """The arguments of a call by the kernels' names, and its lengths."""
+    batch, heads = extents(core, tensors)
+    arguments = named(core, tensors)
+    for state in core.states:
+        arguments[f"{state.name}_start"] = arguments.pop(state.name)
+    if cu_seqlens is not None:
+        return arguments, Packed(batch, steps, heads, chunk, cu_seqlens, reverse)
+    return arguments, Extent(batch, steps, heads, steps, chunk, 0, reverse)
+
+
+def shape(tensor: kernel_ir.Tensor, layout: Layout, extent: Extent | Packed) -> tuple[int, ...]:
+    """The shape of a tensor that a kernel writes."""
+    lead: tuple[int, ...] = (-(-extent.batch // layout.sequences),) if tensor.place == "partial" else ()
+    if tensor.place not in ("head", "partial"):
+        lead = extent.lead(tensor.place)
     copies = tuple(layout.count(name) for name in tensor.copies)
-    return (*copies, *outer, *(layout.sizes[axis.name] for axis in tensor.axes))
+    return (*copies, *lead, extent.heads, *(layout.sizes[axis.name] for axis in tensor.axes))
 
 
 def near(value: Tensor) -> Tensor:
@@ -77,29 +147,49 @@ def near(value: Tensor) -> Tensor:
     return value if last < 1 << 31 else value.contiguous()
 
 
-def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: Extent) -> None:
-    """Run one kernel of a generated module on the given tensors (by the kernel's own names)."""
+Observer = Callable[[Kernel, Mapping[str, Tensor], Extent | Packed], None]
+
+_OBSERVERS: list[Observer] = []
+
+
+@contextmanager
+def observed(observer: Observer) -> Iterator[None]:
+    """Within, ``observer`` is told of every launch with the kernel, its tensors and the lengths of the call, first."""
+    _OBSERVERS.append(observer)
+    try:
+        yield
+    finally:
+        _OBSERVERS.pop()
+
+
+def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: Extent | Packed) -> None:
+    """Run one kernel of a generated module on the given tensors (by the kernel's own names).
+
+    Tensors without data (of the device ``meta``) are only shown to who observes.
+    """
     layout = kernel.layout
     programs = math.prod(layout.count(name) for name in layout.tiles) * extent.heads
-    programs *= -(-extent.batch // layout.sequences)
-    if kernel.walk == "apart":
-        programs *= -(-extent.count // extent.chunk)
+    programs *= extent.programs(kernel)
     if programs == 0:
+        return
+    for observer in _OBSERVERS:
+        observer(kernel, tensors, extent)
+    if tensors[kernel.tensors[0].name].is_meta:
         return
     args: list[Any] = [near(tensors[t.name]) if t.strided else tensors[t.name] for t in kernel.tensors]
     args += [
         stride for t, value in zip(kernel.tensors, tuple(args), strict=True) if t.strided for stride in value.stride()
     ]
-    args += extent.integers()
-    heads = {t.heads: tensors[t.name].shape[2] for t in kernel.tensors if t.heads != "heads"} | {"heads": extent.heads}
-    named = {name: heads[name] for name in constants(kernel)}
+    args += extent.arguments()
+    known = {t.heads: tensors[t.name].shape[2] for t in kernel.tensors if t.heads != "heads"} | {"heads": extent.heads}
+    constant = {name: known[name] for name in constants(kernel)}
     device = args[0].device
     with explained(module.__rec_map__):
         if device.type == "cuda":
             with torch.cuda.device(device):
-                _launch_on_device(module, kernel, programs, args, named, device)
+                _launch_on_device(module, kernel, programs, args, constant, device)
         else:
-            getattr(module, kernel.name)[(programs,)](*args, **named)
+            getattr(module, kernel.name)[(programs,)](*args, **constant)
 
 
 _OPTIONS: dict[tuple[object, ...], dict[str, int]] = {}

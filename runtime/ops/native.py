@@ -38,6 +38,7 @@ class Extent:
     groups: int
     threads: int
     reverse: bool = False
+    packed: bool = False
     past: int = 0
 
     def numbers(self) -> list[int]:
@@ -65,19 +66,24 @@ class NativeKernels:
         """The dtype that is computed with, which states and params have."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
-    def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
+    def forward(
+        self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Outputs, end states and, with ``train``, checkpoints."""
-        extent = self._extent(tensors, steps, reverse)
+        extent = self._extent(tensors, steps, reverse, cu_seqlens)
         results = tuple(pool.empty(*self._shape(t, extent)) for t in self._written(train))
         arguments = self._arguments(tensors)
         arguments |= dict(zip((t.name for t in self._written(train)), results, strict=True))
-        kernel = self.lowered.forward if train else self.lowered.step if steps == 1 else self.lowered.infer
-        self._launch(kernel, arguments, extent)
+        single = self.lowered.step if steps == 1 else None
+        kernel = self.lowered.forward if train else single or self.lowered.infer
+        self._launch(kernel, arguments, extent, cu_seqlens)
         return results
 
-    def forward_shapes(self, tensors: Sequence[Tensor], steps: int, train: bool) -> tuple[Tensor, ...]:
+    def forward_shapes(
+        self, tensors: Sequence[Tensor], steps: int, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Empty tensors like those that ``forward`` returns, for tracing."""
-        extent = self._extent(tensors, steps, False)
+        extent = self._extent(tensors, steps, False, cu_seqlens)
         shapes = (self._shape(t, extent) for t in self._written(train))
         return tuple(tensors[-1].new_empty(shape, dtype=dtype) for shape, dtype in shapes)
 
@@ -88,13 +94,14 @@ class NativeKernels:
         cotangents: Sequence[Tensor],
         steps: int,
         reverse: bool,
+        cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states.
 
         ``cotangents`` are contiguous: outputs in their own dtype, end states in the compute type.
         """
         core, kernel = self.core, self.lowered.backward
-        extent = self._extent(tensors, steps, reverse)
+        extent = self._extent(tensors, steps, reverse, cu_seqlens)
         arguments = self._arguments(tensors)
         arguments |= {f"{s.name}_checkpoint": c for s, c in zip(core.states, kept, strict=True)}
         arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
@@ -104,7 +111,7 @@ class NativeKernels:
         for tensor in by_name.values():
             if tensor.name not in arguments:
                 arguments[tensor.name] = pool.empty(*self._shape(tensor, extent))
-        self._launch(kernel, arguments, extent)
+        self._launch(kernel, arguments, extent, cu_seqlens)
         found: dict[str, Tensor] = {}
         names = {leaf.name: f"d_{leaf.name}" for leaf in core.leaves()}
         names |= {state.name: f"d_{state.name}_start" for state in core.states}
@@ -120,7 +127,7 @@ class NativeKernels:
 
     # ------------------------------------------------------------ inside
 
-    def _extent(self, tensors: Sequence[Tensor], steps: int, reverse: bool) -> Extent:
+    def _extent(self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None) -> Extent:
         layout = self.lowered.layout
         batch, heads = extents(self.core, tensors)
         threads = torch.get_num_threads()
@@ -129,8 +136,9 @@ class NativeKernels:
         if layout.rows > 1:
             groups = max(-(-batch // layout.rows), min(batch, -(-threads // max(1, others))))
         share = -(-batch // max(1, groups))
-        chunks = -(-steps // self.lowered.chunk)
-        return Extent(batch, steps, heads, chunks, share, -(-batch // max(1, share)), threads, reverse)
+        packed, chunk = cu_seqlens is not None, self.lowered.chunk
+        chunks = steps // chunk + batch if packed else -(-steps // chunk)
+        return Extent(batch, steps, heads, chunks, share, -(-batch // max(1, share)), threads, reverse, packed)
 
     def _arguments(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         core = self.core
@@ -155,18 +163,20 @@ class NativeKernels:
 
     def _shape(self, tensor: kernel_ir.Tensor, extent: Extent) -> tuple[tuple[int, ...], torch.dtype]:
         """Shape and dtype of what a kernel writes."""
-        layout = self.lowered.layout
+        layout, batch = self.lowered.layout, 1 if extent.packed else extent.batch
         outer = {
-            "step": (extent.batch, extent.steps, extent.heads),
+            "step": (batch, extent.steps, extent.heads),
             "sequence": (extent.batch, extent.heads),
-            "checkpoint": (extent.batch, extent.chunks, extent.heads),
+            "checkpoint": (batch, extent.chunks, extent.heads),
             "partial": (extent.groups, extent.heads),
         }[tensor.place]
         copies = tuple(layout.count(name) for name in tensor.copies)
         sizes = (layout.sizes[axis.name] for axis in tensor.axes)
         return (*copies, *outer, *sizes), self.real if tensor.compute else self.dtype
 
-    def _launch(self, kernel: Kernel, arguments: Mapping[str, Tensor], extent: Extent) -> None:
+    def _launch(
+        self, kernel: Kernel, arguments: Mapping[str, Tensor], extent: Extent, cu_seqlens: Tensor | None
+    ) -> None:
         """Run one kernel; ``arguments`` stay bound for as long as it runs."""
         callers = [t for t in kernel.tensors if t.place != "segment"]
         written = [arguments[t.name] for t in callers if t.place == "step" and not t.strided]
@@ -175,10 +185,23 @@ class NativeKernels:
             if tensor.strided:
                 value = arguments[tensor.name]
                 numbers += [value.shape[2], *value.stride()[:3]]
-        pointers = (ctypes.c_void_p * len(callers))(*(arguments[t.name].data_ptr() for t in callers))
+        given = [arguments[t.name] for t in callers]
+        given += [] if cu_seqlens is None else [_longest_first(cu_seqlens, extent.steps)]
+        pointers = (ctypes.c_void_p * len(given))(*(value.data_ptr() for value in given))
         failed = getattr(self.library, kernel.name)(pointers, (ctypes.c_int64 * len(numbers))(*numbers))
         if failed:
             raise MemoryError(f"{self.core.name}: no memory for what the kernel {kernel.name} keeps per thread")
+
+
+def _longest_first(cu_seqlens: Tensor, steps: int) -> Tensor:
+    """The table of packed sequences that kernels take: int64 [N, 3], of each its number, begin and length.
+
+    Traced calls come with values that nobody has looked at: none may lead outside.
+    """
+    bounds = cu_seqlens.to(torch.int64).clamp(0, steps)
+    begins, lengths = bounds[:-1], bounds.diff().clamp(min=0)
+    order = lengths.argsort(descending=True, stable=True)
+    return torch.stack([order, begins[order], lengths[order]], 1)
 
 
 def _past_the_caches(results: Sequence[Tensor], layout: Layout) -> bool:

@@ -16,7 +16,13 @@ from ...compiler.ir.program import Program
 
 
 class Executor(Protocol):
-    """Runs the kernels of one recurrence. Tensors are inputs, params and start states of the ``core`` program."""
+    """Runs the kernels of one recurrence. Tensors are inputs, params and start states of the ``core`` program.
+
+    ``cu_seqlens`` is None, or [N + 1] whole numbers on the inputs' device where N sequences are packed one after
+    another into inputs of batch 1; start and end states then are [N, H, ...]. Only executors that were built with
+    ``KernelOptions.packed`` are called with it, and those always are. What it holds may be wrong on a GPU, where
+    nobody reads it first: nothing outside of the tensors may be touched then.
+    """
 
     @property
     def core(self) -> Program:
@@ -26,10 +32,14 @@ class Executor(Protocol):
     def kept(self) -> int:
         """How many tensors forward keeps for backward."""
 
-    def forward(self, tensors: Sequence[Tensor], steps: int, reverse: bool, train: bool) -> tuple[Tensor, ...]:
+    def forward(
+        self, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Outputs, end states and, with ``train``, what is kept."""
 
-    def forward_shapes(self, tensors: Sequence[Tensor], steps: int, train: bool) -> tuple[Tensor, ...]:
+    def forward_shapes(
+        self, tensors: Sequence[Tensor], steps: int, cu_seqlens: Tensor | None, train: bool
+    ) -> tuple[Tensor, ...]:
         """Empty tensors for what ``forward`` returns."""
 
     def backward(
@@ -39,6 +49,7 @@ class Executor(Protocol):
         cotangents: Sequence[Tensor],
         steps: int,
         reverse: bool,
+        cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of all tensors, from those of outputs and end states."""
 
@@ -55,15 +66,17 @@ _ONLY_REFERENCE = (
 )
 
 
-def apply(name: str, results: int, tensors: Sequence[Tensor], steps: int, reverse: bool) -> tuple[Tensor, ...]:
+def apply(
+    name: str, results: int, tensors: Sequence[Tensor], steps: int, reverse: bool, cu_seqlens: Tensor | None
+) -> tuple[Tensor, ...]:
     """Outputs and end states (``results`` of them) of the operators registered under ``name``."""
     train = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if not torch.compiler.is_compiling():
         # without gradients too: torch would take an operator's missing forward-mode derivative for zero
-        return tuple(_Eager.apply(name, results, steps, reverse, train, *tensors)[:results])
+        return tuple(_Eager.apply(name, results, steps, reverse, cu_seqlens, train, *tensors)[:results])
     if train:
-        return tuple(_Recurrence.apply(name, results, steps, reverse, train, *tensors)[:results])
-    return tuple(_operator(name, "infer")(*tensors, steps, reverse))
+        return tuple(_Recurrence.apply(name, results, steps, reverse, cu_seqlens, train, *tensors)[:results])
+    return tuple(_operator(name, "infer")(*tensors, steps, reverse, cu_seqlens))
 
 
 def _operator(name: str, direction: str) -> Any:
@@ -75,33 +88,40 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        name: str, results: int, steps: int, reverse: bool, train: bool, *tensors: Tensor
+        name: str,
+        results: int,
+        steps: int,
+        reverse: bool,
+        cu_seqlens: Tensor | None,
+        train: bool,
+        *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        return tuple(_operator(name, "forward" if train else "infer")(*tensors, steps, reverse))
+        return tuple(_operator(name, "forward" if train else "infer")(*tensors, steps, reverse, cu_seqlens))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        name, results, steps, reverse, train, *tensors = inputs
+        name, results, steps, reverse, cu_seqlens, train, *tensors = inputs
         if train:
             kept = output[results:]
             ctx.mark_non_differentiable(*kept)
-            ctx.save_for_backward(*tensors, *kept)
+            ctx.save_for_backward(*tensors, *kept, cu_seqlens)
             ctx.name, ctx.results, ctx.steps, ctx.reverse = name, results, steps, reverse
             ctx.set_materialize_grads(False)  # or what is kept gets cotangents too, of its own size
             ctx.shapes = [(value.shape, value.dtype) for value in output[:results]]
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
+        *saved, cu_seqlens = ctx.saved_tensors
         packed = [
             saved[0].new_zeros(shape, dtype=dtype) if cotangent is None else cotangent.contiguous()
             for cotangent, (shape, dtype) in zip(cotangents, ctx.shapes, strict=False)
         ]
         values = (*saved, *packed)
-        found = _operator(ctx.name, "backward")(*(value.detach() for value in values), ctx.steps, ctx.reverse)
+        plain = (value.detach() for value in values)
+        found = _operator(ctx.name, "backward")(*plain, ctx.steps, ctx.reverse, cu_seqlens)
         if torch.is_grad_enabled() and any(value.requires_grad for value in values):
             found = _Once.apply(len(found), *found, *values)
-        return None, None, None, None, None, *found
+        return None, None, None, None, None, None, *found
 
 
 class _Eager(_Recurrence):
@@ -139,24 +159,23 @@ def register(name: str, executor: Executor) -> None:
     saved = [f"Tensor c{i}" for i in range(kept)]
     given = [f"Tensor g{i}" for i in range(results)]
 
-    def split(args: Sequence[Any]) -> tuple[Any, Any, Any, int, bool]:
-        values, steps, reverse = args[:-2], args[-2], args[-1]
-        return values[:arity], values[arity : arity + kept], values[arity + kept :], steps, reverse
-
     def infer(*args: Any) -> tuple[Tensor, ...]:
-        return executor.forward(args[:arity], args[arity], args[arity + 1], False)
+        steps, reverse, cu_seqlens = args[arity:]
+        return executor.forward(args[:arity], steps, reverse, cu_seqlens, False)
 
     def forward(*args: Any) -> tuple[Tensor, ...]:
-        return executor.forward(args[:arity], args[arity], args[arity + 1], True)
+        steps, reverse, cu_seqlens = args[arity:]
+        return executor.forward(args[:arity], steps, reverse, cu_seqlens, True)
 
     def backward(*args: Any) -> tuple[Tensor, ...]:
-        return executor.backward(*split(args))
+        values, lengths = args[:-3], args[-3:]
+        return executor.backward(values[:arity], values[arity : arity + kept], values[arity + kept :], *lengths)
 
     def infer_shapes(*args: Any) -> tuple[Tensor, ...]:
-        return executor.forward_shapes(args[:arity], args[arity], False)
+        return executor.forward_shapes(args[:arity], args[arity], args[-1], False)
 
     def forward_shapes(*args: Any) -> tuple[Tensor, ...]:
-        return executor.forward_shapes(args[:arity], args[arity], True)
+        return executor.forward_shapes(args[:arity], args[arity], args[-1], True)
 
     def backward_shapes(*args: Any) -> tuple[Tensor, ...]:
         return executor.backward_shapes(args[:arity])
@@ -171,7 +190,7 @@ def _definer(name: str) -> Callable[..., None]:
     def define(direction: str, args: list[str], results: int, run: Any, fake: Any) -> None:
         full = f"{name}_{direction}"
         returned = ", ".join(["Tensor"] * results)
-        _LIBRARY.define(f"{full}({', '.join(args)}, SymInt steps, bool reverse) -> ({returned})")
+        _LIBRARY.define(f"{full}({', '.join(args)}, SymInt steps, bool reverse, Tensor? cu_seqlens) -> ({returned})")
         for key in ("CUDA", "CPU"):
             _LIBRARY.impl(full, run, key)
         torch.library.register_fake(f"recurra::{full}", fake, lib=_LIBRARY)

@@ -64,15 +64,16 @@ def run(
     *,
     steps: int,
     reverse: bool = False,
+    cu_seqlens: Tensor | None = None,
     strategy: str = "auto",
     options: KernelOptions | None = None,
     segment: int | None = None,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """All steps of a recurrence on Triton kernels; arguments and results as :func:`reference.run`."""
-    chosen = options or kernel_options(Options(), inputs)
+    chosen = replace(options or kernel_options(Options(), inputs), packed=cu_seqlens is not None)
     return generated.run(
         build, program, sizes, inputs, params, initial, chosen,
-        steps=steps, reverse=reverse, strategy=strategy, segment=segment,
+        steps=steps, reverse=reverse, cu_seqlens=cu_seqlens, strategy=strategy, segment=segment,
     )  # fmt: skip
 
 

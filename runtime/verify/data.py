@@ -1,16 +1,17 @@
-"""Random arguments for a recurrence: sizes that it accepts and numbers that keep its promises."""
+"""Random arguments for a recurrence: numbers that keep its promises, at sizes that it accepts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Generator, Tensor
 
-from ...compiler.ir.program import Input, Program, live, related_sizes
-from ...compiler.ir.size import Size
+from ...compiler.checks.sizes import fitting_sizes as fitting_sizes
+from ...compiler.ir.program import Input, Program, live
 from ..initialise import initialise
 
 GRAIN = 1024
@@ -19,12 +20,13 @@ GRAIN = 1024
 
 @dataclass(frozen=True)
 class Arguments:
-    """The tensors of one run, as :func:`recurra.runtime.reference.run` takes them."""
+    """The tensors of one run, as :func:`recurra.runtime.reference.run` takes them (``cu_seqlens`` if packed)."""
 
     inputs: Mapping[str, Tensor]
     params: Mapping[str, Tensor]
     initial: Mapping[str, Tensor]
     steps: int
+    cu_seqlens: Tensor | None = None
 
     def to(self, dtype: torch.dtype, frozen: Iterable[str]) -> Arguments:
         """Fresh leaves: inputs in ``dtype``, the rest in it or in float32, all but frozen params asking
@@ -35,7 +37,8 @@ class Arguments:
         def leaves(group: Mapping[str, Tensor], to: torch.dtype) -> dict[str, Tensor]:
             return {name: x.detach().to(to).clone().requires_grad_(name not in kept) for name, x in group.items()}
 
-        return Arguments(leaves(self.inputs, dtype), leaves(self.params, wide), leaves(self.initial, wide), self.steps)
+        groups = (leaves(self.inputs, dtype), leaves(self.params, wide), leaves(self.initial, wide))
+        return Arguments(*groups, self.steps, self.cu_seqlens)
 
     def on(self, device: torch.device) -> Arguments:
         """Fresh leaves on another device (sharing memory if they are there)."""
@@ -43,38 +46,8 @@ class Arguments:
         def moved(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: x.detach().to(device).requires_grad_(x.requires_grad) for name, x in group.items()}
 
-        return Arguments(moved(self.inputs), moved(self.params), moved(self.initial), self.steps)
-
-
-def fitting_sizes(program: Program, preferred: Iterable[int], given: Mapping[str, int] | None = None) -> dict[str, int]:
-    """A size for every dimension: given, or a preferred one (in turn), or the next above it that the
-    spec's slices and indices allow."""
-    own = {dim.name: dim.alias or dim.name for dim in program.dims}
-    fixed = related_sizes(program.dims, given or {})
-    sizes = dict(zip(dict.fromkeys(own.values()), preferred, strict=False))
-    sizes |= {name: fixed[name] for name in own.values() if name in fixed}
-    while True:
-        bound = related_sizes(program.dims, sizes)
-        short = [size for size in _must_not_be_negative(program) if size.bind(bound) < 0]
-        grows = {own[name] for size in short for name, factor in size.terms if factor > 0} - fixed.keys()
-        if not grows:
-            return bound
-        sizes.update({name: sizes[name] + 1 for name in grows})
-
-
-def _must_not_be_negative(program: Program) -> list[Size]:
-    """Sizes that are negative where a slice or an index leaves its axis, or an axis has no entry."""
-    body, found = program.body, []
-    for position in live(body, program.roots()):
-        instr = body[position]
-        found += [axis.size - Size(1) for axis in instr.axes]
-        if instr.op == "index":
-            axis, i = instr.attrs
-            found.append(body[instr.args[0]].axes[axis].size - Size(i + 1))
-        if instr.op == "slice":
-            axis, start, stop = instr.attrs
-            found += [start, body[instr.args[0]].axes[axis].size - stop]
-    return [size for size in found if any(factor > 0 for _, factor in size.terms)]
+        cu_seqlens = None if self.cu_seqlens is None else self.cu_seqlens.to(device)
+        return Arguments(moved(self.inputs), moved(self.params), moved(self.initial), self.steps, cu_seqlens)
 
 
 def draw(
@@ -87,18 +60,19 @@ def draw(
     heads: int,
     start: bool,
     grouped: bool = False,
+    lengths: Sequence[int] | None = None,
 ) -> Arguments:
     """Arguments in float64, whose leading dimensions are as the reference's.
 
     Inputs lie in their promised ranges or are standard normal; params are initialised and disturbed a
     little, so that zeros do not hide what they are multiplied with. With ``start`` all states are
     given; those that a denominator or a root reads are positive. With ``grouped`` the first input has
-    one head for all.
+    one head for all. Of packed sequences there are ``batch``, with these ``lengths``, which sum to ``steps``.
     """
     inputs = {}
     for i, item in enumerate(program.inputs):
         groups = 1 if grouped and i == 0 else heads
-        inputs[item.name] = _input(item, (batch, steps, groups), sizes, generator)
+        inputs[item.name] = _input(item, (batch if lengths is None else 1, steps, groups), sizes, generator)
     started = initialise(program, heads, sizes, generator=generator, dtype=torch.float64)
     params = {name: _grained(value + 0.1 * _normal(value.shape, generator)) for name, value in started.items()}
     initial = {}
@@ -107,7 +81,8 @@ def draw(
         shape = (batch, heads, *(axis.size.bind(sizes) for axis in state.axes))
         value = _grained(0.5 * _normal(shape, generator))
         initial[state.name] = value.abs() + 0.25 if state.name in positive else value
-    return Arguments(inputs, params, initial, steps)
+    cu_seqlens = None if lengths is None else torch.tensor([0, *accumulate(lengths)])
+    return Arguments(inputs, params, initial, steps, cu_seqlens)
 
 
 def _input(item: Input, lead: tuple[int, int, int], sizes: Mapping[str, int], generator: Generator) -> Tensor:

@@ -44,7 +44,8 @@ def quantities(
     arguments are leaves that ask for gradients, frozen params excepted.
     """
     groups = (arguments.inputs, arguments.params, arguments.initial)
-    outputs, final = run(program, sizes, *groups, steps=arguments.steps, reverse=reverse)
+    options = {"steps": arguments.steps, "reverse": reverse, "cu_seqlens": arguments.cu_seqlens}
+    outputs, final = run(program, sizes, *groups, **options)
     result = {o.name: Quantity(value, "output", 3, 1) for o, value in zip(program.outputs, outputs, strict=True)}
     for state, value in zip(program.states, final, strict=True):
         result[f"final {state.name}"] = Quantity(value, "output", 2)
@@ -67,10 +68,16 @@ def quantities(
 
 
 def draw_weights(
-    program: Program, sizes: Mapping[str, int], generator: torch.Generator, lead: tuple[int, int, int]
+    program: Program,
+    sizes: Mapping[str, int],
+    generator: torch.Generator,
+    lead: tuple[int, int, int],
+    packed: bool = False,
 ) -> dict[str, Tensor]:
-    """Random cotangents of outputs ``[B, T, H, *axes]`` and final states ``[B, H, *axes]``, in quarters."""
-    shapes = {o.name: (*lead, *(axis.size.bind(sizes) for axis in o.axes)) for o in program.outputs}
+    """Random cotangents of outputs ``[B, T, H, *axes]`` (B is 1 if ``packed``) and final states ``[B, H, *axes]``,
+    in quarters."""
+    first = 1 if packed else lead[0]
+    shapes = {o.name: (first, *lead[1:], *(axis.size.bind(sizes) for axis in o.axes)) for o in program.outputs}
     for state in program.states:
         shapes[f"final {state.name}"] = (lead[0], lead[2], *(axis.size.bind(sizes) for axis in state.axes))
     return {

@@ -1,18 +1,23 @@
-"""The chain of trust: exact trajectory = float64 reference = every backend, forward and every gradient."""
+"""The chain of trust: exact trajectory = float64 reference = every backend, forward and every gradient.
+
+Beside it the normal form, where there is one, is proved to be the step.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle
 
 import torch
 
 from ...compiler.ir.program import Program
 from .. import reference
-from ..backends import BACKENDS, Task
+from ..backends import BACKENDS, REFERENCE, Task
 from .data import Arguments, draw, fitting_sizes
 from .exact import compare_exact
+from .forms import compare_forms
 from .measure import Quantity, Runner, draw_weights, quantities
 from .metric import TOLERANCES
 from .report import Report, Row
@@ -23,16 +28,18 @@ SMALL = (3, 5, 4, 6)
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of call: sequences, steps, whether start states are given and heads are shared, direction."""
+    """One kind of call: sequences, steps, whether start states are given and heads are shared, direction; ``lengths``
+    of the sequences if they are packed."""
 
     batch: int
     steps: int
     start: bool
     grouped: bool
     reverse: bool
+    lengths: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
-        words = [f"B={self.batch} T={self.steps}"]
+        words = [f"B={self.batch} T={self.steps}" if self.lengths is None else f"lengths {list(self.lengths)}"]
         words += [word for word in ("start", "grouped", "reverse") if getattr(self, word)]
         return " ".join(words)
 
@@ -42,6 +49,7 @@ CASES = (
     Case(batch=2, steps=7, start=True, grouped=False, reverse=False),
     Case(batch=1, steps=1, start=True, grouped=True, reverse=False),
     Case(batch=1, steps=7, start=False, grouped=True, reverse=True),
+    Case(batch=3, steps=5, start=True, grouped=True, reverse=False, lengths=(3, 0, 2)),
 )
 
 
@@ -59,10 +67,11 @@ def verify(
     """Compare all ways to run a recurrence on random data that keeps its promises.
 
     First the exact SymPy trajectory with the float64 reference, at sizes of 2 or the least that the
-    spec allows; then the reference with each of ``backends`` (default: all that accept the spec) at
-    ``sizes`` (default: small, different, no powers of two), for each of ``dtypes`` (default: float32,
-    bfloat16, and float64 on a CPU). Kernels are never compared with kernels. ``device`` is where the backends
-    run: a GPU if there is one. Takes seconds.
+    spec allows, and the proof of the normal form (see :mod:`.forms`); then the reference with each of
+    ``backends`` (default: all that accept the spec) at ``sizes`` (default: small, different, no powers
+    of two), for a batch and for packed sequences, for each of ``dtypes`` (default: float32, bfloat16, and
+    float64 on a CPU). Kernels are never compared with kernels. ``device`` is where the backends run: a
+    GPU if there is one. Takes seconds.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtypes is None:
@@ -77,6 +86,9 @@ def verify(
             found, refusal = compare_exact(program, fitting_sizes(program, cycle(TINY)), generator, start=start)
             rows += found
         notes += [f"gradients are not compared with SymPy: {refusal}"] if refusal else []
+        proved, wrong = compare_forms(program)
+        rows += proved
+        notes += wrong
     bound = fitting_sizes(program, cycle(SMALL), sizes)
     for dtype in dtypes:
         runners = backends
@@ -85,6 +97,8 @@ def verify(
             runners, variants, refused = _accepting(Task(program, bound, dtype, place))
             notes += refused
         for case in cases if runners else ():
+            if case.lengths is not None and not program.inputs:
+                continue  # without a time axis there is nothing to pack
             rows += _compare(program, bound, runners, case, dtype, place, seed)
         for way, varied in variants.items():
             rows += _compare(program, bound, varied, cases[0], dtype, place, seed, way)
@@ -94,21 +108,22 @@ def verify(
 def _accepting(task: Task) -> tuple[dict[str, Runner], dict[str, dict[str, Runner]], list[str]]:
     """The backends that take a task, their variants by way and backend, and why the others refuse.
 
-    The reference is the measure.
+    The reference's token loop is the measure; its chunks are compared like a backend.
     """
     runners: dict[str, Runner] = {}
     variants: dict[str, dict[str, Runner]] = {}
     refused = []
     for backend in BACKENDS:
-        if backend.run is reference.run:
-            continue
+        name, run = backend.name, backend.run
+        if backend is REFERENCE:
+            task, name, run = replace(task, strategy="chunk"), "reference:chunk", partial(run, strategy="chunk")
         reason = backend.refuses(task)
         if reason is not None:
-            refused.append(f"backend {backend.name} is not compared: {reason}")
+            refused.append(f"backend {name} is not compared: {reason}")
             continue
-        runners[backend.name] = backend.run
-        for way, run in backend.variants(task.program).items():
-            variants.setdefault(way, {})[backend.name] = run
+        runners[name] = run
+        for way, varied in backend.variants(task.program).items():
+            variants.setdefault(way, {})[name] = varied
     return runners, variants, refused
 
 
@@ -126,9 +141,10 @@ def _compare(
     generator = torch.Generator().manual_seed(seed)
     lead = (case.batch if program.inputs or case.start else 1, case.steps, HEADS)
     drawn = draw(
-        program, sizes, generator, batch=lead[0], steps=case.steps, heads=HEADS, start=case.start, grouped=case.grouped
-    )
-    weights = draw_weights(program, sizes, generator, lead)
+        program, sizes, generator, batch=lead[0], steps=case.steps, heads=HEADS,
+        start=case.start, grouped=case.grouped, lengths=case.lengths,
+    )  # fmt: skip
+    weights = draw_weights(program, sizes, generator, lead, case.lengths is not None)
     frozen = [p.name for p in program.params if p.frozen]
     rounded = drawn.to(dtype, frozen)
 
@@ -147,7 +163,8 @@ def _compare(
             tolerance = TOLERANCES[dtype][value.kind]
             error = value.distance(true[quantity])
             allowed = max(tolerance, 2 * own[quantity].distance(true[quantity]))
-            check, kind = f"reference = {name}", str(dtype).removeprefix("torch.")
+            check = f"reference = {name}" + (", packed" if case.lengths is not None else "")
+            kind = str(dtype).removeprefix("torch.")
             shown = f"{case} {way}".strip()
             rows.append(Row(program.name, check, kind, quantity, shown, error, tolerance, error / allowed))
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -26,10 +26,14 @@ def arguments(
     start: bool = True,
     grouped: bool = False,
     seed: int = 0,
+    lengths: Sequence[int] | None = None,
 ) -> Arguments:
-    """Arguments in float64, drawn as for verification."""
+    """Arguments in float64, drawn as for verification; of packed sequences if there are ``lengths``."""
     generator = torch.Generator().manual_seed(seed)
-    return draw(program, sizes, generator, batch=batch, steps=steps, heads=heads, start=start, grouped=grouped)
+    if lengths is not None:
+        batch, steps = len(lengths), sum(lengths)
+    lead = {"batch": batch, "steps": steps, "heads": heads}
+    return draw(program, sizes, generator, **lead, start=start, grouped=grouped, lengths=lengths)
 
 
 def on_kernels(
@@ -90,7 +94,9 @@ def _measured(
     program: Program, sizes: Mapping[str, int], leaves: Arguments, run: Runner, reverse: bool
 ) -> dict[str, Quantity]:
     batch, heads = reference.extent(leaves.inputs, leaves.params, leaves.initial)
-    weights = draw_weights(program, sizes, torch.Generator().manual_seed(1), (batch, leaves.steps, heads))
+    lead = (batch if leaves.cu_seqlens is None else len(leaves.cu_seqlens) - 1, leaves.steps, heads)
+    packed = leaves.cu_seqlens is not None
+    weights = draw_weights(program, sizes, torch.Generator().manual_seed(1), lead, packed)
     return quantities(program, sizes, leaves, weights, run, reverse=reverse)
 
 

@@ -43,7 +43,10 @@ def preloaded() -> str:
 
 
 def run(
-    preload: str, specs: Sequence[tuple[Path, str]], damage: tuple[str, str, str] | None = None
+    preload: str,
+    specs: Sequence[tuple[Path, str]],
+    damage: tuple[str, str, str] | None = None,
+    packed: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Specs in dtypes on sanitized kernels in a process of their own."""
     environment = {
@@ -53,7 +56,7 @@ def run(
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
-    job = json.dumps([[(str(path), dtype) for path, dtype in specs], damage])
+    job = json.dumps([[(str(path), dtype) for path, dtype in specs], damage, packed])
     command = [sys.executable, sanitized.__file__, job]
     return subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
 
@@ -62,6 +65,13 @@ def run(
 def test_kernels_of_all_specs(group: int, preloaded: str) -> None:
     specs = [*((path, "float32") for path in SPECS[group::GROUPS]), *NARROW[group::GROUPS]]
     done = run(preloaded, specs)
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert done.stdout.splitlines() == [f"{path.stem} {dtype}" for path, dtype in specs]
+
+
+def test_kernels_of_packed_sequences(preloaded: str) -> None:
+    specs = [(path, "float32") for path in SPECS if path.stem in ("delta_net", "gru", "lstm", "mlstm", "esn")]
+    done = run(preloaded, specs, packed=True)
     assert done.returncode == 0, done.stderr[-6000:]
     assert done.stdout.splitlines() == [f"{path.stem} {dtype}" for path, dtype in specs]
 

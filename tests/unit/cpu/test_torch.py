@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -47,22 +48,27 @@ def gradients(function: Any, given: Sequence[Tensor]) -> list[Tensor]:
     return [o, final, *torch.autograd.grad(o.sum() + (final * final).sum(), list(given))]
 
 
-def operators(dtype: torch.dtype) -> dict[str, tuple[Any, list[Any]]]:
-    """The three operators of a GRU with arguments for each."""
-    options = cpu_backend.kernel_options(Options(), {"x": torch.empty((), dtype=dtype)})
+def operators(dtype: torch.dtype, packed: bool = False) -> dict[str, tuple[Any, list[Any]]]:
+    """The three operators of a GRU with arguments for each; of three packed sequences or a batch of two."""
+    options = cpu_backend.kernel_options(Options(), {"x": torch.empty((), dtype=dtype)}, packed=packed)
     kernels = generated.kernels_for(cpu_backend.build, GRU.program, SIZES["gru"], options)
     named = {d: getattr(torch.ops.recurra, f"{kernels.name}_{d}").default for d in ("infer", "forward", "backward")}
     leaves = [tensor.detach() for tensor in tensors(GRU, 5, dtype).values()] + [torch.zeros(2, 2, 8)]
-    o, final, checkpoint = named["forward"](*leaves, 5, False)
+    lengths: tuple[Any, ...] = (5, False, None)
+    if packed:
+        leaves = [x[:1] if name in GRU.inputs else x for name, x in zip(tensors(GRU, 5), leaves[:-1], strict=True)]
+        leaves, lengths = [*leaves, torch.zeros(3, 2, 8)], (5, False, torch.tensor([0, 2, 2, 5]))
+    o, final, checkpoint = named["forward"](*leaves, *lengths)
     rest = [checkpoint, torch.ones_like(o), torch.ones_like(final)]
     calls = {"infer": leaves, "forward": leaves, "backward": [*leaves, *rest]}
-    return {d: (named[d], [*args, 5, False]) for d, args in calls.items()}
+    return {d: (named[d], [*args, *lengths]) for d, args in calls.items()}
 
 
 @pytest.mark.parametrize("direction", ["infer", "forward", "backward"])
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_operators_keep_torchs_rules(dtype: torch.dtype, direction: str) -> None:
-    operator, args = operators(dtype)[direction]
+def test_operators_keep_torchs_rules(dtype: torch.dtype, packed: bool, direction: str) -> None:
+    operator, args = operators(dtype, packed)[direction]
     utilities = ("test_schema", "test_faketensor")
     assert set(torch.library.opcheck(operator, tuple(args), test_utils=utilities).values()) == {"SUCCESS"}
 
@@ -85,6 +91,38 @@ def test_compile_whole_and_dynamic(name: str) -> None:
             assert torch.equal(eager, traced)
 
 
+@pytest.mark.parametrize("name", BY_NAME)
+def test_packed_sequences_compile_whole_and_dynamic(name: str) -> None:
+    """One graph for all numbers of them but 0 and 1; what is wrong about them leads to nothing outside."""
+    rec = BY_NAME[name]
+
+    def packed(cu_seqlens: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
+        named = dict(zip([*rec.inputs, *rec.params], given, strict=True))
+        o, final = rec(named, cu_seqlens=cu_seqlens, backend="cpu", return_state=True)
+        return o, final[next(iter(rec.states))]
+
+    graphs = []
+
+    def count(graph: Any, example: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(packed, fullgraph=True, dynamic=True, backend="aot_eager")
+    counted = torch.compile(packed, fullgraph=True, dynamic=True, backend=count)
+    for bounds in ([0, 3, 3, 5], [0, 2, 6, 6, 7], [0, 70, 71]):
+        cu_seqlens = torch.tensor(bounds)
+        given = [
+            x.detach()[:1].requires_grad_() if key in rec.inputs else x for key, x in tensors(rec, bounds[-1]).items()
+        ]
+        results = [gradients(partial(function, cu_seqlens), given) for function in (packed, compiled)]
+        for eager, traced in zip(*results, strict=True):
+            assert torch.equal(eager, traced)
+        with torch.no_grad():
+            assert torch.equal(counted(cu_seqlens, *given)[0], results[0][0])
+            assert counted(cu_seqlens * -5 + 11, *given)[0].shape == results[0][0].shape
+    assert len(graphs) == 1
+
+
 def test_a_new_length_compiles_nothing() -> None:
     graphs = []
 
@@ -99,6 +137,16 @@ def test_a_new_length_compiles_nothing() -> None:
             given = [*tensors(DELTA, steps).values()]
             assert torch.equal(compiled(*given)[0], model(*given)[0])
     assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_traced_calls_take_the_kernels_of_eager_ones(dtype: torch.dtype) -> None:
+    """What kernels are specialised to arrives whole, also where options are made while torch traces."""
+    model, given = Model(DELTA), [*tensors(DELTA, 3, dtype).values()]
+    eager = model(*given)
+    built = len(generated._KERNELS)
+    traced = torch.compile(model, fullgraph=True, backend="eager")(*given)
+    assert len(generated._KERNELS) == built and all(map(torch.equal, eager, traced))
 
 
 def test_kernels_are_compiled_while_torch_traces() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -43,6 +43,13 @@ def spec(text: str, name: str = "<text>") -> Program:
     return elaborate(parse(Source(name, text)))
 
 
+@cache
+def scans(program: Program, *preferred: int) -> bool:
+    """Whether the scan strategy can run a recurrence at the preferred sizes."""
+    verdicts = compile_kernels(program, sizes_of(program, *preferred), KernelOptions()).verdicts
+    return any(v.strategy == "scan" and v.applies for v in verdicts)
+
+
 def sizes_of(program: Program, *preferred: int, **given: int) -> dict[str, int]:
     """Sizes of all dimensions: the given ones, else the preferred ones in turn."""
     return fitting_sizes(program, preferred * 9, given)
@@ -58,10 +65,14 @@ def arguments(
     start: bool = True,
     grouped: bool = False,
     seed: int = 0,
+    lengths: Sequence[int] | None = None,
 ) -> Arguments:
-    """Drawn arguments whose numbers are exact in float32."""
+    """Drawn arguments whose numbers are exact in float32; of packed sequences if there are ``lengths``."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = draw(program, sizes, generator, batch=batch, steps=steps, heads=heads, start=start, grouped=grouped)
+    if lengths is not None:
+        batch, steps = len(lengths), sum(lengths)
+    lead = {"batch": batch, "steps": steps, "heads": heads}
+    drawn = draw(program, sizes, generator, **lead, start=start, grouped=grouped, lengths=lengths)
     return drawn.to(torch.float32, ())
 
 
@@ -191,7 +202,9 @@ def _weights(
     if weights is not None:
         return weights
     batch, heads = reference.extent(given.inputs, given.params, given.initial)
-    return draw_weights(program, sizes, torch.Generator().manual_seed(1), (batch, given.steps, heads))
+    packed = given.cu_seqlens is not None
+    lead = (batch if given.cu_seqlens is None else len(given.cu_seqlens) - 1, given.steps, heads)
+    return draw_weights(program, sizes, torch.Generator().manual_seed(1), lead, packed)
 
 
 def _leaves(program: Program, given: Arguments, dtype: torch.dtype) -> Arguments:
@@ -201,4 +214,5 @@ def _leaves(program: Program, given: Arguments, dtype: torch.dtype) -> Arguments
     def group(old: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: x.detach().to(dtype).requires_grad_(name not in frozen) for name, x in old.items()}
 
-    return Arguments(group(given.inputs), group(given.params), group(given.initial), given.steps)
+    groups = (group(given.inputs), group(given.params), group(given.initial))
+    return Arguments(*groups, given.steps, given.cu_seqlens)

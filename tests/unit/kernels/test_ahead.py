@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from unit.kernels.against_reference import spec
 
 import recurra
 from recurra.compiler.targets import TARGETS
-from recurra.runtime.ops.ahead import measure
+from recurra.runtime.ops.ahead import Resources, measure
 
 ZOO = Path(__file__).parents[3] / "examples" / "zoo"
 LIMIT = {target.name: target.shared for target in TARGETS}
@@ -26,10 +27,71 @@ LIMIT = {target.name: target.shared for target in TARGETS}
     ],
 )
 def test_no_kernel_spills(name: str, sizes: dict[str, int], contracts: bool) -> None:
-    rows = measure(recurra.load(ZOO / f"{name}.rec").program, sizes)
+    look(measure(recurra.load(ZOO / f"{name}.rec").program, sizes, strategy="recurrent"), contracts)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "contracts"),
+    [("gated_delta_net", {"K": 64, "V": 64}, False), ("gru", {"D": 64}, True)],
+)
+def test_no_kernel_of_packed_sequences_spills(name: str, sizes: dict[str, int], contracts: bool) -> None:
+    program = recurra.load(ZOO / f"{name}.rec").program
+    look(measure(program, sizes, strategy="recurrent", packed=True), contracts)
+
+
+def look(rows: list[Resources], contracts: bool) -> None:
+    """AssertionError for a kernel that spills, takes too much shared memory or none of the matrix unit."""
     assert {row.target for row in rows} == set(LIMIT)
     assert len({row.kernel for row in rows}) == 4
     for row in rows:
         assert row.spills == 0, row
         assert row.shared <= LIMIT[row.target], row
         assert (row.matrix_instructions > 0) == contracts, row
+
+
+COMPLEX = """recurrence pair
+dims N
+state hr[N], hi[N]
+input ur[N], ui[N], gr[N], gi[N]
+transition hr' = gr * hr - gi * hi + ur
+transition hi' = gi * hr + gr * hi + ui
+output y[N] = hr'
+"""
+COUPLED = """recurrence two
+dims D
+state p[D], q[D]
+input a[D], b[D], c[D], d[D], u[D]
+transition p' = a * p + b * q + u
+transition q' = c * p + d * q
+output y[D] = p' + q'
+"""
+MAXIMUM = """recurrence top
+dims D
+state m[D] = -inf
+input a[D], b[D]
+transition m' = max(m + logsigmoid(a), b)
+output o[D] = exp(b - m')
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("hgrn", {"D": 512}),
+        ("hgrn", {"D": 64}),
+        ("mamba", {"D": 512, "N": 16}),
+        (COMPLEX, {"N": 256}),
+        (COUPLED, {"D": 128}),
+        (MAXIMUM, {"D": 128}),
+        ("gla", {"K": 16, "V": 64}),
+    ],
+    ids=["hgrn-512", "hgrn-64", "mamba", "complex", "coupled", "maximum", "matrix"],
+)
+def test_no_scan_spills(name: str, sizes: dict[str, int]) -> None:
+    program = spec(name) if "\n" in name else recurra.load(ZOO / f"{name}.rec").program
+    rows = measure(program, sizes, strategy="scan")
+    assert {row.target for row in rows} == set(LIMIT)
+    assert len({row.kernel for row in rows}) == 3
+    for row in rows:
+        assert row.spills == 0, row
+        assert row.shared <= LIMIT[row.target] // 4, row  # several programs are to share a multiprocessor

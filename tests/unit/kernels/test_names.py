@@ -53,6 +53,16 @@ transition t' = tanh(batch * steps * tl * triton + pid * i_h * heads * count + i
 transition t_' = 0.5 * t_ + t * range
 output m_rows[V] = t' * m_V + t_'
 """,
+    "sequences": """recurrence r
+dims V
+state begin[V], end, length[V]
+input cu_seqlens[V], row, slot[V], parts, part, pad, last[V], size, here, left[V], sequences, entry, walked[V]
+param number[V, V], origin, most[V]
+transition begin' = tanh(number @ begin + cu_seqlens * row + slot * parts + origin * last)
+transition end' = 0.5 * end + size * here + sequences * part
+transition length' = 0.3 * length + left * entry + most * pad * begin'
+output part_of_most[V] = length' * walked + end'
+""",
     "arguments": """recurrence r
 dims V
 state h[V]
@@ -92,6 +102,14 @@ def test_names(name: str, strategy: str) -> None:
     sizes = sizes_of(program, 5)
     options = KernelOptions(chunk=2, strided=name == "arguments")
     check(program, sizes, arguments(program, sizes, steps=3, heads=1), strategy, options=options)
+
+
+@pytest.mark.parametrize("strategy", WAYS)
+@pytest.mark.parametrize("name", ["places", "skeleton", "sequences"])
+def test_names_beside_packed_sequences(name: str, strategy: str) -> None:
+    program = spec(SPECS[name])
+    given = arguments(program, sizes_of(program, 5), lengths=(2, 0, 1), heads=1)
+    check(program, sizes_of(program, 5), given, strategy, options=KernelOptions(chunk=2, strided=True))
 
 
 def test_ordinary_names_are_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +36,24 @@ def gradients(function: Any, given: dict[str, Tensor]) -> list[Tensor]:
     return [o, final, *torch.autograd.grad(o.sum() + (final * final).sum(), list(given.values()))]
 
 
-def operators() -> dict[str, tuple[Any, list[Any]]]:
-    """The three operators of the delta rule with arguments for each."""
-    kernels = generated.kernels_for(triton_backend.build, DELTA.program, SIZES, KernelOptions())
+def operators(packed: bool = False, strategy: str = "auto") -> dict[str, tuple[Any, list[Any]]]:
+    """The three operators of the delta rule with arguments for each; of three packed sequences or a batch of two."""
+    kernels = generated.kernels_for(triton_backend.build, DELTA.program, SIZES, KernelOptions(packed=packed), strategy)
     named = {d: getattr(torch.ops.recurra, f"{kernels.name}_{d}").default for d in ("infer", "forward", "backward")}
-    given = [tensor.detach() for tensor in arguments(5).values()]
-    leaves = [*given, torch.zeros(2, 2, 8, 4)]
-    o, final, checkpoint = named["forward"](*leaves, 5, False)
-    rest = [checkpoint, torch.ones_like(o), torch.ones_like(final)]
+    given = [tensor.detach()[: 1 if packed else 2] for tensor in arguments(5).values()]
+    leaves = [*given, torch.zeros(3 if packed else 2, 2, 8, 4)]
+    lengths = (5, False, torch.tensor([0, 2, 2, 5]) if packed else None)
+    o, final, *kept = named["forward"](*leaves, *lengths)
+    rest = [*kept, torch.ones_like(o), torch.ones_like(final)]
     calls = {"infer": leaves, "forward": leaves, "backward": [*leaves, *rest]}
-    return {d: (named[d], [*args, 5, False]) for d, args in calls.items()}
+    return {d: (named[d], [*args, *lengths]) for d, args in calls.items()}
 
 
+@pytest.mark.parametrize("strategy", ["recurrent", "stepwise"])
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("direction", ["infer", "forward", "backward"])
-def test_operators_keep_torchs_rules(direction: str) -> None:
-    operator, args = operators()[direction]
+def test_operators_keep_torchs_rules(direction: str, packed: bool, strategy: str) -> None:
+    operator, args = operators(packed, strategy)[direction]
     utilities = ("test_schema", "test_faketensor")
     assert set(torch.library.opcheck(operator, tuple(args), test_utils=utilities).values()) == {"SUCCESS"}
 
@@ -59,6 +63,21 @@ def test_compile_whole_and_dynamic() -> None:
     for steps in (3, 6):
         given = arguments(steps)
         for eager, traced in zip(gradients(run, given), gradients(compiled, given), strict=True):
+            assert torch.equal(eager, traced)
+
+
+@pytest.mark.parametrize("strategy", ["recurrent", "stepwise"])
+def test_packed_sequences_compile_whole_and_dynamic(strategy: str) -> None:
+    def packed(cu_seqlens: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+        named = {"backend": "triton", "strategy": strategy, "return_state": True}
+        o, final = DELTA(given, cu_seqlens=cu_seqlens, **named)
+        return o, final["S"]
+
+    compiled = torch.compile(packed, fullgraph=True, dynamic=True, backend="aot_eager")
+    for bounds in ([0, 3, 3, 5], [0, 2, 6, 6, 7]):
+        given = {name: x.detach()[:1].requires_grad_() for name, x in arguments(bounds[-1]).items()}
+        results = [gradients(partial(function, torch.tensor(bounds)), given) for function in (packed, compiled)]
+        for eager, traced in zip(*results, strict=True):
             assert torch.equal(eager, traced)
 
 

@@ -14,12 +14,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from unit.kernels.against_reference import STRATEGIES, UNSEEN, ZOO, arguments, run, sizes_of, spec, zoo
+from unit.kernels.against_reference import STRATEGIES, UNSEEN, ZOO, arguments, run, scans, sizes_of, spec, zoo
 
 from recurra.compiler.ir.program import Program
 from recurra.compiler.kernels import Compiled, KernelOptions, compile_kernels
 from recurra.compiler.lower.dump import show_kernel
-from recurra.compiler.lower.kernel_ir import INTEGERS
+from recurra.compiler.lower.kernel_ir import INTEGERS, PACKED_INTEGERS
 from recurra.runtime.ops import generated, triton_backend
 from recurra.runtime.store.loader import read_map
 
@@ -32,13 +32,20 @@ def program_of(path: Path) -> Program:
 
 @cache
 def compiled(path: Path, strategy: str) -> Compiled:
-    program = program_of(path)
-    return compile_kernels(program, sizes_of(program, 20, 12), KernelOptions(strided=True), strategy)
+    return made_anew(path, strategy)
+
+
+def made_anew(path: Path, strategy: str) -> Compiled:
+    """The kernels of a strategy, or the recurrent ones for packed sequences."""
+    program, packed = program_of(path), strategy == "packed"
+    options = KernelOptions(strided=True, packed=packed)
+    return compile_kernels(program, sizes_of(program, 20, 12), options, "recurrent" if packed else strategy)
 
 
 ALL = pytest.mark.parametrize(
     ("path", "strategy"),
-    [pytest.param(p, s, id=f"{p.stem}-{s}") for p in SPECS for s in STRATEGIES],
+    [pytest.param(p, s, id=f"{p.stem}-{s}") for p in SPECS for s in (*STRATEGIES, "packed")]
+    + [pytest.param(p, "scan", id=f"{p.stem}-scan") for p in SPECS if scans(program_of(p), 20, 12)],
 )
 
 
@@ -61,12 +68,13 @@ def test_text(path: Path, strategy: str) -> None:
         assert isinstance(decorator, ast.Call)
         (keyword,) = decorator.keywords
         assert keyword.arg == "do_not_specialize"
-        assert ast.literal_eval(keyword.value) == list(INTEGERS)
+        integers = PACKED_INTEGERS if strategy == "packed" else INTEGERS
+        assert ast.literal_eval(keyword.value) == list(integers)
         names = [argument.arg for argument in function.args.args]
         assert len(set(names)) == len(names)
         # every length is an argument, and only numbers of heads are known when Triton compiles
         fixed = {a.arg for a in function.args.args if a.annotation is not None}
-        assert all(name.startswith("heads") for name in fixed) and not fixed & set(INTEGERS)
+        assert all(name.startswith("heads") for name in fixed) and not fixed & set(integers)
 
 
 @ALL
@@ -74,14 +82,16 @@ def test_offsets_have_64_bits(path: Path, strategy: str) -> None:
     """Whatever grows with the batch, the length or the number of tiles is multiplied in 64 bits."""
     for function in functions(compiled(path, strategy).generated.text):
         body = ast.unparse(function)
-        assert re.search(r"i_r = \(pid % .*\)\.to\(tl\.int64\)\n", body)
-        wide = {"i_r", "i_b", "t"}
+        packed = strategy == "packed"
+        assert re.search(r"i_r = (\(pid % .*\)|pid)\.to\(tl\.int64\)\n", body)
+        starts = {"begin", "row", "slot"} if packed else set()
+        wide = {"i_r", "i_b", "t", *starts}
         assert "program_id(1)" not in body  # axes 1 and 2 of the grid end at 65535
         for line in body.splitlines():
             name, _, value = line.strip().partition(" = ")
-            if name == "t":
+            if name == "t" and not packed:  # packed sequences begin at numbers of 64 bits
                 assert value.endswith(".to(tl.int64)")
-            if name.startswith("p_") and ("steps" in value or "_sb" in value or "count" in value):
+            if name.startswith("p_") and any(word in value for word in ("steps", "_sb", "count", *starts)):
                 first = re.search(r"\w+", value.split(" + ", 1)[1])
                 assert first is not None
                 assert first[0] in wide or ".to(tl.int64) *" in value, line
@@ -118,8 +128,7 @@ def test_nothing_is_read_after_it_was_written(path: Path, strategy: str) -> None
 @ALL
 def test_same_spec_same_bytes(path: Path, strategy: str) -> None:
     made = compiled(path, strategy)
-    program = program_of(path)
-    again = compile_kernels(program, sizes_of(program, 20, 12), KernelOptions(strided=True), strategy)
+    again = made_anew(path, strategy)
     assert again.generated == made.generated
     for other in ("2024", "0x", "<", str(path.parent)):
         assert other not in re.sub(r" <=? ", " ", made.generated.text)
@@ -218,11 +227,13 @@ output y[D] = tanh(h')
 """
 
 
+@pytest.mark.parametrize("strategy", ["recurrent", "scan"])
 @pytest.mark.parametrize("which", ["infer", "adjoint"])
-def test_kernel_ir(which: str, golden: Callable[[str, str], None]) -> None:
-    made = compile_kernels(spec(LEAKY, "leaky.rec"), {"D": 20}, KernelOptions())
+def test_kernel_ir(which: str, strategy: str, golden: Callable[[str, str], None]) -> None:
+    made = compile_kernels(spec(LEAKY, "leaky.rec"), {"D": 20}, KernelOptions(), strategy)
     (kernel,) = (k for k in made.kernels if k.name == f"leaky_{which}")
-    golden(f"leaky_{which}.txt", show_kernel(kernel) + "\n")
+    name = f"leaky_{which}.txt" if strategy == "recurrent" else f"leaky_{which}_{strategy}.txt"
+    golden(name, show_kernel(kernel) + "\n")
 
 
 def test_a_whole_module(golden: Callable[[str, str], None]) -> None:

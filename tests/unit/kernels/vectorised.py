@@ -1,7 +1,7 @@
 """Scans in Triton's interpreter by doubling: all rows at once, and combined in another order than one by one.
 
 The interpreter combines element by element, which takes 100 microseconds for each and hides a function that
-is not associative. A GPU combines in the shape of a tree; so does this.
+is not associative. A GPU combines in the shape of a tree; so does this. Flipping is slow for the same reason.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ import pytest
 
 
 def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have interpreted kernels scan by doubling."""
+    """Have interpreted kernels scan by doubling and flip at once."""
+    import triton.language as tl
     from triton.runtime.interpreter import ScanOps
 
+    def flip(x: Any, dim: int) -> Any:
+        return ScanOps(dim, None, False).to_tensor(np.flip(x.handle.data, dim), x.dtype)
+
     monkeypatch.setattr(ScanOps, "generic_scan", _by_doubling)
+    monkeypatch.setattr(tl, "flip", flip)
 
 
 def _by_doubling(self: Any, operands: Any) -> Any:

@@ -160,6 +160,42 @@ def test_reverse_runs_right_to_left() -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [[5, 0, 1, 7, 0], [0, 0], [], [3]])
+def test_packed_sequences_run_each_by_itself(lengths: list[int], reverse: bool) -> None:
+    steps = sum(lengths)
+    inputs = {name: x[:1] for name, x in data(steps=steps)[0].items()}
+    _, params, _ = data()
+    starts = random(len(lengths), 4, 2, 3, seed=9)
+    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0)
+    outputs, (final,) = run(
+        matrix_memory(), SIZES, inputs, params, {"S": starts}, steps=steps, reverse=reverse, cu_seqlens=cu_seqlens
+    )
+    assert outputs[0].shape == (1, steps, 4, 3) and final.shape == (len(lengths), 4, 2, 3)
+    for i, length in enumerate(lengths):
+        begin, end = cu_seqlens[i : i + 2].tolist()
+        own = {name: x[:, begin:end] for name, x in inputs.items()}
+        start = {"S": starts[i : i + 1]}
+        alone, (last,) = run(matrix_memory(), SIZES, own, params, start, steps=length, reverse=reverse)
+        assert torch.equal(final[i], last[0])
+        assert all(torch.equal(o[:, begin:end], x) for o, x in zip(outputs, alone, strict=True))
+
+
+def test_packed_sequences_are_differentiable_twice() -> None:
+    inputs = {name: x[:1] for name, x in data(steps=3)[0].items()}
+    _, params, _ = data()
+    leaves = [x.detach().requires_grad_() for x in (*inputs.values(), *params.values(), random(3, 4, 2, 3, seed=9))]
+
+    def function(*given: Tensor) -> tuple[Tensor, ...]:
+        named = dict(zip((*inputs, *params, "S"), given, strict=True))
+        group = {name: named[name] for name in inputs}, {name: named[name] for name in params}, {"S": named["S"]}
+        outputs, final = run(matrix_memory(), SIZES, *group, steps=3, cu_seqlens=torch.tensor([0, 1, 1, 3]))
+        return (*outputs, *final)
+
+    assert torch.autograd.gradcheck(function, leaves, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
+
+
 @pytest.mark.parametrize("steps", [0, 1])
 def test_short_sequences(steps: int) -> None:
     inputs, params, initial = data(steps=steps)

@@ -11,6 +11,7 @@ from torch._dynamo.testing import CompileCounter
 
 import recurra
 from recurra.compiler.ir.types import Interval
+from recurra.runtime import sequences
 from recurra.runtime.errors import CallError
 from recurra.runtime.input_checks import check_inputs, check_values, input_checks_enabled
 from recurra.runtime.validate import bind, plan
@@ -40,12 +41,12 @@ def arguments(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def refused(message: str, initial: Any = None, steps: Any = None, **changes: Any) -> CallError:
+def refused(message: str, initial: Any = None, steps: Any = None, cu_seqlens: Any = None, **changes: Any) -> CallError:
     """The error of a call, whose text must be exactly ``demo: message``; no tensor may have changed."""
     given = arguments(**changes)
     before = {name: value._version for name, value in given.items() if isinstance(value, torch.Tensor)}
     with pytest.raises(CallError) as caught:
-        bind(PLAN, given, initial, steps)
+        bind(PLAN, given, initial, steps, cu_seqlens)
     assert str(caught.value) == f"demo: {message}"
     assert all(given[name]._version == version for name, version in before.items())
     return caught.value
@@ -363,3 +364,80 @@ def test_traces_whole_with_changing_sizes() -> None:
         result = compiled(**given, S=torch.ones(2, 4, 8, 3))
         assert torch.equal(result, torch.full((2, steps, 4, 8), 3.0 + steps))
     assert counter.frame_count == 1
+
+
+# ---------------------------------------------------------------- packed sequences
+
+ONE = {name: value[:1] for name, value in arguments().items() if name in "qkvb"}
+"""Inputs of batch 1 and 5 steps."""
+
+
+def bounds(*values: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+    return torch.tensor(values, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_packed_sequences_fit(dtype: torch.dtype) -> None:
+    cu_seqlens = bounds(0, 2, 2, 5, dtype=dtype)
+    start = torch.zeros(3, 4, 8, 3)
+    bound = bind(PLAN, arguments(**ONE), {"S": start}, cu_seqlens=cu_seqlens)
+    assert (bound.batch, bound.steps, bound.heads) == (3, 5, 4)
+    assert bound.cu_seqlens is cu_seqlens and bound.initial[0] is start
+    assert bind(PLAN, arguments(**{n: t[:, :0] for n, t in ONE.items()}), cu_seqlens=bounds(0)).batch == 0
+
+
+def test_what_cannot_say_where_sequences_begin() -> None:
+    expected = "expected int32 or int64 [N + 1]"
+    cases = [
+        ([0, 5], f"must be a torch.Tensor ({expected}, came list)"),
+        (torch.tensor([0.0, 5.0]), f"must be of whole numbers ({expected}, came float32 [2])"),
+        (torch.tensor([0, 5], dtype=torch.int16), f"must be of whole numbers ({expected}, came int16 [2])"),
+    ]
+    axes = f"needs one axis: where each sequence begins, and where the last one ends ({expected}, came int64 "
+    cases += [(torch.tensor(5), axes + "[])"), (bounds(0, 5)[None], axes + "[1, 2])"), (bounds(), axes + "[0])")]
+    for given, message in cases:
+        refused(f"`cu_seqlens` {message}", cu_seqlens=given, **ONE)
+
+
+def test_packed_sequences_that_others_contradict() -> None:
+    refused(
+        "`q` has a batch of 2: packed sequences lie in a batch of 1 (expected [B=1, T, H=4, K], came [2, 5, 4, 8])",
+        cu_seqlens=bounds(0, 5),
+    )
+    refused(
+        "`initial['S']` has a count of sequences of 1, but N = 2 by `cu_seqlens` "
+        "(expected [N=2, H=4, K, V], came [1, 4, 8, 3])",
+        {"S": torch.zeros(1, 4, 8, 3)},
+        cu_seqlens=bounds(0, 2, 5),
+        **ONE,
+    )
+    refused(
+        "`cu_seqlens` is on another device than the inputs (expected cpu, came meta)",
+        cu_seqlens=bounds(0, 5).to("meta"),
+        **ONE,
+    )
+    closed = plan(declare(states={"S": "K"}, inputs={}))
+    with pytest.raises(CallError, match="`cu_seqlens` is not taken: this recurrence has no input"):
+        bind(closed, {}, {"S": torch.zeros(1, 1, 3)}, 5, bounds(0, 5))
+
+
+def test_values_of_packed_sequences() -> None:
+    refused("`cu_seqlens` must begin with 0 (came 1)", cu_seqlens=bounds(1, 5), **ONE)
+    refused("`cu_seqlens` must begin with 0 (came -1)", cu_seqlens=bounds(-1, 5), **ONE)
+    refused("`cu_seqlens` must not descend: sequence 1 goes from 4 to 3", cu_seqlens=bounds(0, 4, 3, 5), **ONE)
+    for last in (4, 6):
+        message = f"`cu_seqlens` must end with the length of the time axis (expected 5, came {last})"
+        refused(message, cu_seqlens=bounds(0, 2, last), **ONE)
+    refused(
+        "`cu_seqlens` describes no sequence, but there are steps (expected [N + 1], came [1])",
+        cu_seqlens=bounds(0),
+        **ONE,
+    )
+
+
+def test_values_are_not_looked_at_where_that_would_wait() -> None:
+    """On a device other than the CPU: here one that holds nothing to look at. Input checks do look."""
+    meta = {name: value.to("meta") for name, value in arguments(**ONE).items()}
+    assert bind(PLAN, meta, cu_seqlens=bounds(3, 1, 9).to("meta")).batch == 2
+    with pytest.raises(CallError, match="must begin with 0"):
+        sequences.check_values("demo", bounds(3, 1, 9), 5)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import recurra
+from recurra.compiler.analysis.affine import AffineForm, affine_form
 from recurra.compiler.ir.builder import Builder
 from recurra.compiler.ir.program import Dim, Gate, Initialiser, Input, Output, Param, Program, State
 from recurra.compiler.ir.size import Size
@@ -75,8 +76,11 @@ def test_the_reference_agrees_with_itself() -> None:
         by_check[row.check, row.dtype].append(row.quantity)
     assert by_check == {
         ("sympy = reference", "float64"): quantities,
+        ("normal form = step", "exact"): ["S', o"],
         ("reference = same", "float32"): quantities,
         ("reference = same", "bfloat16"): quantities,
+        ("reference = same, packed", "float32"): quantities,
+        ("reference = same, packed", "bfloat16"): quantities,
     }
     tolerances = {row.quantity: row.tolerance for row in report.rows if row.dtype == "bfloat16"}
     assert (tolerances["o"], tolerances["d v"], tolerances["d a"]) == (5e-3, 8e-3, 2e-2)
@@ -116,18 +120,41 @@ def test_a_wrong_backend_is_found(change: Callable[..., Result], wrong: set[str]
 
 
 def test_a_backend_that_forgets_the_direction_is_found() -> None:
-    def run(*args: Any, steps: int, reverse: bool) -> Result:
-        return reference.run(*args, steps=steps)
+    def run(*args: Any, steps: int, reverse: bool, cu_seqlens: Tensor | None) -> Result:
+        return reference.run(*args, steps=steps, cu_seqlens=cu_seqlens)
 
     report = verify(memory(), backends={"forward": run}, exact=False)
     assert "o" in failing(report, "reference = forward")
     assert {row.case for row in report.rows if not row.ok} == {"B=1 T=7 grouped reverse"}
 
 
+def test_a_backend_that_joins_packed_sequences_is_found() -> None:
+    def run(*args: Any, steps: int, reverse: bool, cu_seqlens: Tensor | None) -> Result:
+        if cu_seqlens is not None:
+            cu_seqlens = torch.where(cu_seqlens == 3, 2, cu_seqlens)
+        return reference.run(*args, steps=steps, reverse=reverse, cu_seqlens=cu_seqlens)
+
+    report = verify(memory(), backends={"joined": run}, exact=False, dtypes=[torch.float32])
+    assert {"o", "final S"} <= failing(report, "reference = joined, packed")
+    assert not failing(report, "reference = joined")
+
+
 def test_a_wrong_reference_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(reference.ELEMENTWISE, "mul", lambda x, y: x * y * (1 + 1e-9))
     report = verify(memory(), backends={})
-    assert not report.ok and {row.check for row in report.rows} == {"sympy = reference"}
+    assert not report.ok and {row.check for row in report.rows if not row.ok} == {"sympy = reference"}
+
+
+def test_a_wrong_normal_form_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(program: Program) -> AffineForm:
+        form = affine_form(program)
+        return replace(form, links=(replace(form.links[0], decay=None),))
+
+    monkeypatch.setattr("recurra.compiler.forms.affine_form", wrong)
+    report = verify(memory(), backends={})
+    assert failing(report, "normal form = step") == {"S', o"}
+    assert report.notes == ("memory: S'[0, 0] less its normal form is S[0, 0]*a - S[0, 0], not 0",)
+    assert '"error": "inf"' in json.dumps(report.as_data())
 
 
 def test_twice_the_error_of_the_same_precision_is_allowed() -> None:
