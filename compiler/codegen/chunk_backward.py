@@ -36,11 +36,13 @@ class ChunkBackward(ChunkForward):
         for p in self._same():
             products = self._products_back(p)
             if p.ys == "row":
-                terms = [
-                    f"{d} * {v}" if m.vector else f"tl.sum({d}.to(tl.float32) * {v}, axis=1)" for d, v, m in products
-                ]
-                yield f"same_{p.name} = {' + '.join(terms)}"
-                yield f"d_{p.x} += same_{p.name}[:, None] * {p.y}"
+                if self.channel:
+                    terms = [
+                        f"{d} * {v}" if m.vector else f"tl.sum({d}.to(tl.float32) * {v}, axis=1)"
+                        for d, v, m in products
+                    ]
+                    yield f"same_{p.name} = {' + '.join(terms)}"
+                yield f"d_{p.x} += same_{p.name}[:, None] * {self._late(p.y)}"
             else:
                 text = " + ".join(self.outer(d, v, m) for d, v, m in products)
                 yield f"same_{p.name} = tl.where({p.xs}[:, None] == {p.ys}[None, :], {text}, 0.0)"
@@ -50,7 +52,7 @@ class ChunkBackward(ChunkForward):
         """Cotangents of keys from pairs within one step."""
         for p in self._same():
             if p.ys == "row":
-                yield f"d_{p.y} += same_{p.name}[:, None] * {p.x}"
+                yield f"d_{p.y} += same_{p.name}[:, None] * {self._late_query(p.x)}"
             else:
                 text = " + ".join(self.outer(v, d, m) for d, v, m in self._products_back(p))
                 yield f"same_{p.turned} = tl.where({p.xs}[None, :] == {p.ys}[:, None], {text}, 0.0)"
@@ -58,7 +60,7 @@ class ChunkBackward(ChunkForward):
 
     def _same_value(self, key: str, read: ReadOut, m: Memory) -> list[str]:
         """What a read's cotangent is to what its own step wrote, if products leave that out."""
-        same = [p for p in self._same() if p.x == read.query and p.y == key and p.ys == "row"]
+        same = [p for p in self._same() if self.channel and p.x == read.query and p.y == key and p.ys == "row"]
         return [f"same_{p.turned}{'' if m.vector else '[:, None]'} * d_{read.name}" for p in same]
 
     def cotangents_of_solves(self) -> Iterator[str]:
@@ -70,7 +72,8 @@ class ChunkBackward(ChunkForward):
         and nothing of what later parts of the backward need."""
         f = self.f
         mixed = [r for r in f.reads if r.over == "mix"]
-        whole = {p.name: p for p in self.asks if p.ys == "step"}  # rows of several substeps keep their own step's
+        # rows of several substeps keep their own step's
+        whole = {p.name: p for p in self.asks if p.ys == "step" or not self.channel}
         asked = [p for p in self._asked() if p.y == "key" or not alone]
         if not alone:
             yield from (f"d_{key} = tl.zeros({key}.shape, tl.float32)" for key, _ in self._keys())
@@ -83,7 +86,7 @@ class ChunkBackward(ChunkForward):
         if self.channel:
             yield from self.products([whole.get(p.name, p) for p in asked], turned=True)
         for p in self._same():
-            if p.ys == "row" and (p.y == "key" or not alone):
+            if self.channel and p.ys == "row" and (p.y == "key" or not alone):
                 yield f"same_{p.turned} = tl.sum({p.x}.to(tl.float32) * {p.y}, axis=1)"
         columns = [(read, self._column_pairings(read)) for read in f.reads if read.over == "column"]
         for read, pairings in columns:
@@ -119,9 +122,19 @@ class ChunkBackward(ChunkForward):
         name = f"d_{p.turned if turned else p.name}"
         if self.channel:
             yield f"{name} = {text}"
-        else:
+            return
+        whole = next((same for same in self._same() if same.name == p.name and same.ys == "row"), None)
+        if whole is None:
             text = f"({text})" if len(products) > 1 else text
             yield self.kept(name, f"{text} * {self.factor(p, turned=turned)}")
+        elif turned:  # the factor is that of the product itself
+            text = f"({text})" if len(products) > 1 else text
+            product = f"{text} * {self.factor(whole, turned=True)}"
+            yield self.kept(name, f"tl.where({p.mask(turned=True)}, {product}, 0.0)")
+        else:
+            yield f"{name} = {text}"
+            yield f"same_{p.name} = tl.sum(tl.where({p.xs}[:, None] == {p.ys}[None, :], {name}, 0.0), axis=1)"
+            yield self.kept(name, f"{name} * {self.factor(p)}")
 
     def _asks(self, p: Pairing) -> bool:
         return p.x.startswith("query_")
@@ -168,13 +181,12 @@ class ChunkBackward(ChunkForward):
         """What decays get of queries' cotangents, and those before signs were folded in."""
         tile = "" if self.channel else "[:, None]"
         mixed = [q for q in self.f.queries if q.over == "mix"]
-        flips = {q.name: f" * {'flip_upto' if q.before else 'flip'}{tile}" if self.f.signed else "" for q in mixed}
         if self.f.decay != "none":
             for q in mixed:
-                yield f"moved_{q.name} = {self._along(f'late_{q.name}{flips[q.name]} * d_{q.name}')}"
+                yield f"moved_{q.name} = {self._along(f'{self._late_query(q.name)} * d_{q.name}')}"
         yield from self._same_x()
         if self.f.signed:
-            yield from (f"d_{q.name} = d_{q.name}{flips[q.name]}" for q in mixed)
+            yield from (f"d_{q.name} = d_{q.name} * {'flip_upto' if q.before else 'flip'}{tile}" for q in mixed)
 
     def _products_back(self, p: Pairing) -> list[tuple[str, str, Memory]]:
         """The cotangents on x's side and values on y's whose products are the cotangent of a pairing's matrix."""
@@ -260,6 +272,12 @@ class ChunkBackward(ChunkForward):
             return f"late_key_0{flip}" if self.rows == 1 else key
         flip = f" * flip{'' if self.channel else '[:, None]'}" if self.f.signed else ""
         return f"late_{key}{flip}"
+
+    def _late_query(self, name: str) -> str:
+        """A query that was computed again, with its signs."""
+        before = any(q.before for q in self.f.queries if q.name == name)
+        flip = f" * {'flip_upto' if before else 'flip'}{'' if self.channel else '[:, None]'}" if self.f.signed else ""
+        return f"late_{name}{flip}"
 
     def border(self) -> Iterator[str]:
         """The part of every decay's cotangent in what the chunk hands on: first the states that it decays."""

@@ -68,7 +68,12 @@ _BACK = (
     "keys",
 )
 
-_AGAIN = {"reads": (), "queries": ("query",), "values": ("key", "write"), "keys": ("key", "erase", "write")}
+_AGAIN: dict[str, tuple[str, ...]] = {
+    "reads": (),
+    "queries": ("key", "write", "query"),
+    "values": (),
+    "keys": ("key", "erase", "write", "query"),
+}
 """Kinds of roles that are computed again before a part of the algorithm."""
 
 BLOCKS: dict[str, tuple[str, ...]] = {
