@@ -93,14 +93,24 @@ BLOCKS: dict[str, tuple[str, ...]] = {
 
 
 def lower_chunk(
-    program: Program, form: AffineForm, layout: Layout, options: ChunkOptions, wide: Container[str] = ()
+    program: Program,
+    form: AffineForm,
+    layout: Layout,
+    options: ChunkOptions,
+    wide: Container[str] = (),
+    narrow: Layout | None = None,
 ) -> Chunked:
-    """All kernels of a recurrence in affine normal form; ``layout.rows`` is the number of steps of a chunk."""
+    """All kernels of a recurrence in affine normal form; ``layout.rows`` is the number of steps of a chunk, ``narrow``
+    the layout of kernels that walk the state and sum nothing over its columns, if that is another one."""
     maker = ChunkMaker(program, form, layout, options, wide)
+    walker = maker if narrow in (None, layout) else ChunkMaker(program, form, narrow or layout, options, wide)
     prepare = (maker.forwards("prepare"),) if maker.facts.substeps else ()
-    split = (*prepare, maker.forwards("states"), maker.forwards("outputs"))
-    fused = Schedule((maker.forwards("infer"),), (maker.forwards("forward"),), (maker.backwards("backward"),))
-    back = (maker.backwards("costates"), maker.backwards("gradients"))
+    split = (*prepare, walker.forwards("states"), maker.forwards("outputs"))
+    fused = Schedule((walker.forwards("infer"),), (walker.forwards("forward"),), (maker.backwards("backward"),))
+    costates = walker.backwards("costates")
+    if any(tensor.copies for tensor in costates.tensors):  # a state without columns has a part in every tile
+        costates = maker.backwards("costates")
+    back = (costates, maker.backwards("gradients"))
     return Chunked(form, maker.layout, layout.rows, fused, Schedule(split, split, back))
 
 
