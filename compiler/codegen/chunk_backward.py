@@ -75,16 +75,7 @@ class ChunkBackward(ChunkForward):
         # rows of several substeps keep their own step's
         whole = {p.name: p for p in self.asks if p.ys == "step" or not self.channel}
         asked = [p for p in self._asked() if p.y == "key" or not alone]
-        if not alone:
-            yield from (f"d_{key} = tl.zeros({key}.shape, tl.float32)" for key, _ in self._keys())
-        for p in asked if not self.channel else ():
-            # side by side, as they share the factor of how much pairs have decayed
-            yield from self.products([whole.get(p.name, p)], turned=True)
-            if not alone:
-                yield from self.matrix_back(p, turned=True)
-                yield from self.spread_y([p])
-        if self.channel:
-            yield from self.products([whole.get(p.name, p) for p in asked], turned=True)
+        yield from self.products([whole.get(p.name, p) for p in asked], turned=True)
         for p in self._same():
             if self.channel and p.ys == "row" and (p.y == "key" or not alone):
                 yield f"same_{p.turned} = tl.sum({p.x}.to(tl.float32) * {p.y}, axis=1)"
@@ -123,14 +114,9 @@ class ChunkBackward(ChunkForward):
         if self.channel:
             yield f"{name} = {text}"
             return
-        whole = next((same for same in self._same() if same.name == p.name and same.ys == "row"), None)
-        if whole is None:
+        if turned or all(same.name != p.name or same.ys != "row" for same in self._same()):
             text = f"({text})" if len(products) > 1 else text
             yield self.kept(name, f"{text} * {self.factor(p, turned=turned)}")
-        elif turned:  # the factor is that of the product itself
-            text = f"({text})" if len(products) > 1 else text
-            product = f"{text} * {self.factor(whole, turned=True)}"
-            yield self.kept(name, f"tl.where({p.mask(turned=True)}, {product}, 0.0)")
         else:
             yield f"{name} = {text}"
             yield f"same_{p.name} = tl.sum(tl.where({p.xs}[:, None] == {p.ys}[None, :], {name}, 0.0), axis=1)"
@@ -225,12 +211,13 @@ class ChunkBackward(ChunkForward):
     def cotangents_of_keys(self) -> Iterator[str]:
         """Cotangents of keys, what they are by way of the state apart: from the chunk's own reads."""
         asked, solved = self._asked(), self._solved()
+        yield from (f"d_{key} = tl.zeros({key}.shape, tl.float32)" for key, _ in self._keys())
         if self.channel:
             for p in (*asked, *solved):
                 yield from self.matrix_back(p, turned=True)
             yield from self.spread_y([*asked, *solved])
         else:
-            for p in solved:
+            for p in (*asked, *solved):
                 yield from self.matrix_back(p, turned=True)
                 yield from self.spread_y([p])
         yield from self._through_columns()
