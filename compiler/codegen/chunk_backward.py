@@ -221,10 +221,13 @@ class ChunkBackward(ChunkForward):
                 yield from self.matrix_back(p, turned=True)
                 yield from self.spread_y([p])
         yield from self._through_columns()
-        rows = self.rows > 0 and self.f.decay != "none"
         if self.f.decay != "none":
             yield from (f"wrote_{key} = {self._along(f'{self._late(key)} * d_{key}')}" for key, _ in self._keys())
         yield from self._keys_from_end()
+
+    def cotangents_within_steps(self) -> Iterator[str]:
+        """What keys get of their own steps' reads; then their cotangents by substep, before signs were folded in."""
+        rows = self.rows > 0 and self.f.decay != "none"
         yield from self._same_y()
         yield from self._same_columns()
         for name, there in (("d_key", self.rows > 0), ("wrote_key", rows), ("handed_key", rows)):

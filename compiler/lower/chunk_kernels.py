@@ -66,13 +66,15 @@ _BACK = (
     "gradients_values",
     "again_keys",
     "keys",
+    "again_steps",
 )
 
 _AGAIN: dict[str, tuple[str, ...]] = {
     "reads": (),
     "queries": ("key", "write", "query"),
     "values": (),
-    "keys": ("key", "erase", "write", "query"),
+    "keys": ("key", "erase", "write"),
+    "steps": ("query",),
 }
 """Kinds of roles that are computed again before a part of the algorithm."""
 
@@ -189,6 +191,8 @@ class ChunkMaker(Maker):
             done |= {f"role {role.name}" for role in self.roles if role.kind in PHASES[section]}
             last = section == "keys"
             sections[f"again_{section}"] = self.again(writer, section)
+            if last:
+                sections["again_steps"] = self.again(writer, "steps")
             ready = [value for value in wanted if needs[value] <= done and (last or needs[value])]
             writer.lower_missing(ready)
             statements = _taken(writer)
