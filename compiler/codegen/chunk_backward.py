@@ -84,7 +84,7 @@ class ChunkBackward(ChunkForward):
             yield from self.products([renamed(p, f"d_{read.name}") for p, _ in pairings], turned=True)
         for n, m in enumerate(f.members):
             for key, value, g in self._wrote(n)[: 1 if alone else None]:
-                terms = [self.from_end(key, g, f"d_{m.state}", m)]
+                terms = [self.from_end(key, g, f"after_{m.state}", m)]
                 terms += [self.apply(f"{key}_{r.query}", f"d_{r.name}", m) for r in mixed if r.member == n]
                 terms += [text for r in mixed if r.member == n for text in self._same_value(key, r, m)]
                 terms += [
@@ -134,6 +134,11 @@ class ChunkBackward(ChunkForward):
             for read in f.reads:
                 if read.over == "column":
                     yield f"d_{read.name} = d_{read.name} * {self._flip(read)}"
+        # of the state after the chunk, as keys need it even where that of the state before is there already
+        for m in f.members:
+            text = f"d_{m.state}"
+            yield f"after_{m.state} = {text}" if text in self.narrow else self.kept(f"after_{m.state}", text, m.vector)
+            self.narrow |= {f"after_{m.state}"} if text in self.narrow else set()
         if self.f.operand != "tl.float32":
             for r in self.f.reads:
                 if r.over == "column" or not self.f.members[r.member].vector:
@@ -244,7 +249,7 @@ class ChunkBackward(ChunkForward):
         f = self.f
         for key, g in self._keys():
             terms = [
-                self.outer_state(value, f"d_{m.state}", m)
+                self.outer_state(value, f"after_{m.state}", m)
                 for n, m in enumerate(f.members)
                 for k, value, _ in self._wrote(n)
                 if k == key

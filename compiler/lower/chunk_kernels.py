@@ -64,10 +64,8 @@ _BACK = (
     "again_values",
     "writes",
     "gradients_values",
-    "again_keys",
-    "keys",
-    "again_steps",
 )
+_BACK_KEYS = ("again_keys", "keys", "again_steps")
 
 _AGAIN: dict[str, tuple[str, ...]] = {
     "reads": (),
@@ -86,10 +84,11 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "prepare": ("block", "prologue_keys", "decays", "inverse", "keep"),
     "states": ("block", "checkpoint", *_SOLVED, "update", "advance"),
     "outputs": ("block", "before", "state", *_SOLVED, "prologue_queries", "reads", "epilogue"),
-    "backward": ("block", "before", "state", *_SOLVED, *_BACK, "update_back", "logs", "gradients", "advance"),
+    "backward": ("block", "before", "state", *_SOLVED, *_BACK, "update_back", *_BACK_KEYS, "logs", "gradients",
+                 "advance"),
     "costates": ("block", "before", "state", "checkpoint", *_SOLVED, "prologue_queries", "reads", "cotangents",
                  "signs", "costates", "update_back", "advance"),
-    "gradients": ("block", "before", "before_back", "state", *_SOLVED, *_BACK, "logs", "gradients"),
+    "gradients": ("block", "before", "before_back", "state", *_SOLVED, *_BACK, *_BACK_KEYS, "logs", "gradients"),
 }  # fmt: skip
 """The parts of each kernel, in order, by the names that the templates' markers have."""
 
@@ -136,6 +135,7 @@ class ChunkMaker(Maker):
         self.roles, self.facts = roles_and_facts(program, form, self.state, layout.rows, options)
         named = [role.name for role in self.roles] + [read.name for read in self.facts.reads]
         self.reserved |= {word for name in named for word in (name, f"d_{name}", f"late_{name}")}
+        self.reserved |= {f"after_{name}" for name in self.state.values()}
 
     # ------------------------------------------------------------ tensors
 
