@@ -39,6 +39,7 @@ def chunk_blocks(facts: ChunkFacts, blocks: Sequence[str], first: str) -> dict[s
         "again_queries": p.moved_queries,
         "again_keys": p.cumulated,
         "keys": lambda: [*p.cotangents_of_erases(), *p.cotangents_of_keys()],
+        "again_steps": p.cotangents_within_steps,
         "update": p.update,
         "update_back": p.update_back,
         "logs": p.cotangents_of_decays,

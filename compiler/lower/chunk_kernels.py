@@ -66,11 +66,16 @@ _BACK = (
     "again_values",
     "writes",
     "gradients_values",
-    "again_keys",
-    "keys",
 )
+_BACK_KEYS = ("again_keys", "keys", "again_steps")
 
-_AGAIN = {"reads": (), "queries": ("query",), "values": ("key", "write"), "keys": ("key", "erase", "write")}
+_AGAIN: dict[str, tuple[str, ...]] = {
+    "reads": (),
+    "queries": ("key", "write", "query"),
+    "values": (),
+    "keys": ("key", "erase", "write"),
+    "steps": ("query",),
+}
 """Kinds of roles that are computed again before a part of the algorithm."""
 
 BLOCKS: dict[str, tuple[str, ...]] = {
@@ -81,24 +86,35 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "prepare": ("block", "prologue_keys", "decays", "inverse", "keep"),
     "states": ("block", "checkpoint", *_SOLVED, "update", "advance"),
     "outputs": ("block", "before", "state", *_SOLVED, "prologue_queries", "reads", "epilogue"),
-    "backward": ("block", "before", "state", *_SOLVED, *_BACK, "update_back", "logs", "gradients", "advance"),
+    "backward": ("block", "before", "state", *_SOLVED, *_BACK, "update_back", *_BACK_KEYS, "logs", "gradients",
+                 "advance"),
     "costates": ("block", "before", "state", "checkpoint", *_SOLVED, "prologue_queries", "reads", "cotangents",
                  "signs", "costates", "update_back", "advance"),
-    "gradients": ("block", "before", "before_back", "state", *_SOLVED, *_BACK, "logs", "gradients"),
+    "gradients": ("block", "before", "before_back", "state", *_SOLVED, *_BACK, *_BACK_KEYS, "logs", "gradients"),
 }  # fmt: skip
 """The parts of each kernel, in order, by the names that the templates' markers have."""
 
 
 def lower_chunk(
-    program: Program, form: AffineForm, layout: Layout, options: ChunkOptions, wide: Container[str] = ()
+    program: Program,
+    form: AffineForm,
+    layout: Layout,
+    options: ChunkOptions,
+    wide: Container[str] = (),
+    narrow: Layout | None = None,
 ) -> Chunked:
-    """All kernels of a recurrence in affine normal form; ``layout.rows`` is the number of steps of a chunk."""
+    """All kernels of a recurrence in affine normal form; ``layout.rows`` is the number of steps of a chunk, ``narrow``
+    the layout of kernels that walk the state and sum nothing over its columns, if that is another one."""
     maker = ChunkMaker(program, form, layout, options, wide)
+    walker = maker if narrow in (None, layout) else ChunkMaker(program, form, narrow or layout, options, wide)
     prepare = (maker.forwards("prepare"),) if maker.facts.substeps else ()
-    split = (*prepare, maker.forwards("states"), maker.forwards("outputs"))
+    split = (*prepare, walker.forwards("states"), maker.forwards("outputs"))
     back = both([maker.backwards("backward")])
-    fused = Schedule((maker.forwards("infer"),), (maker.forwards("forward"),), *back)
-    back = both([maker.backwards("costates"), maker.backwards("gradients")])
+    fused = Schedule((walker.forwards("infer"),), (walker.forwards("forward"),), *back)
+    costates = walker.backwards("costates")
+    if any(tensor.copies for tensor in costates.tensors):  # a state without columns has a part in every tile
+        costates = maker.backwards("costates")
+    back = both([costates, maker.backwards("gradients")])
     return Chunked(form, maker.layout, layout.rows, fused, Schedule(split, split, *back))
 
 
@@ -122,6 +138,7 @@ class ChunkMaker(Maker):
         self.roles, self.facts = roles_and_facts(program, form, self.state, layout.rows, options)
         named = [role.name for role in self.roles] + [read.name for read in self.facts.reads]
         self.reserved |= {word for name in named for word in (name, f"d_{name}", f"late_{name}")}
+        self.reserved |= {f"after_{name}" for name in self.state.values()}
 
     # ------------------------------------------------------------ tensors
 
@@ -177,6 +194,8 @@ class ChunkMaker(Maker):
             done |= {f"role {role.name}" for role in self.roles if role.kind in PHASES[section]}
             last = section == "keys"
             sections[f"again_{section}"] = self.again(writer, section)
+            if last:
+                sections["again_steps"] = self.again(writer, "steps")
             ready = [value for value in wanted if needs[value] <= done and (last or needs[value])]
             writer.lower_missing(ready)
             statements = _taken(writer)
