@@ -35,6 +35,7 @@ def chunk_blocks(facts: ChunkFacts, blocks: Sequence[str], first: str) -> dict[s
         "queries": lambda: [*p.cotangents_of_reads(), *p.cotangents_of_queries()],
         "costates": p.cotangents_of_solves,
         "writes": lambda: [*p.cotangents_of_writes(), *p.values_apart()],
+        "again": p.cumulated,
         "again_queries": p.moved_queries,
         "again_keys": p.cumulated,
         "keys": lambda: [*p.cotangents_of_erases(), *p.cotangents_of_keys()],

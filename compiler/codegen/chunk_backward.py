@@ -268,8 +268,9 @@ class ChunkBackward(ChunkForward):
         parts = []
         for m in self.f.members:
             product = f"{m.state} * d_{m.state}"
-            whole = product if m.vector else f"tl.sum({product}, axis=1)"
-            parts.append(whole if self.channel else f"tl.sum({whole}, axis=0)")
+            whole = product if m.vector else f"tl.sum({product}, axis={1 if self.channel else 0})"
+            # to one number by way of a column: see `total` in triton.py
+            parts.append(whole if self.channel else f"tl.sum({f'({whole})' if m.vector else whole}[:, None], axis=0)")
         sign = "flip_all * " if self.f.signed else ""
         yield f"border_log = {sign}tl.exp2(total) * ({' + '.join(parts)})"
 

@@ -70,11 +70,14 @@ _BACK = (
     "keys",
 )
 
+_AGAIN = {"reads": (), "queries": ("query",), "values": ("key", "write"), "keys": ("key", "erase", "write")}
+"""Kinds of roles that are computed again before a part of the algorithm."""
+
 BLOCKS: dict[str, tuple[str, ...]] = {
-    "infer": ("block", "prologue_keys", "decays", "inverse", "prologue_values", "solve", "prologue_queries", "reads",
-              "epilogue", "update", "advance"),
+    "infer": ("block", "prologue_keys", "decays", "inverse", "prologue_values", "solve", "again", "prologue_queries",
+              "reads", "epilogue", "update", "advance"),
     "forward": ("block", "checkpoint", "prologue_keys", "decays", "inverse", "keep", "prologue_values", "solve",
-                "prologue_queries", "reads", "epilogue", "update", "advance"),
+                "again", "prologue_queries", "reads", "epilogue", "update", "advance"),
     "prepare": ("block", "prologue_keys", "decays", "inverse", "keep"),
     "states": ("block", "checkpoint", *_SOLVED, "update", "advance"),
     "outputs": ("block", "before", "state", *_SOLVED, "prologue_queries", "reads", "epilogue"),
@@ -156,6 +159,8 @@ class ChunkMaker(Maker):
         for section, kinds in PHASES.items():
             if f"prologue_{section}" not in blocks:
                 continue
+            if section == "queries" and "again" in blocks:
+                found["again"] = self.again(writer, "reads")
             roles = [role for role in self.roles if role.kind in kinds]
             writer.lower(live(writer.body, [role.value for role in roles]))
             named = [s for role in roles for s in self.whole(writer, role.name, role.value, role.axes)]
@@ -184,14 +189,13 @@ class ChunkMaker(Maker):
 
     def again(self, writer: TileWriter, section: str) -> tuple[Statement, ...]:
         """What was loaded long ago is loaded again rather than kept: as ``late_ROLE`` the rows that cotangents of
-        scales and decays are sums of; before those of keys also the decays."""
-        last, decays = section == "keys", self.facts.decay != "none"
-        kinds = {"queries": ("query",), "values": ("key", "write"), "keys": ("key", "erase", "write")}[section]
-        if not decays:
-            kinds = ("erase",) if last and self.facts.scaled else ()
+        scales and decays are sums of; where other pairs of rows are next, the decays."""
+        kinds = _AGAIN[section]
+        if self.facts.decay == "none":
+            kinds = ("erase",) if section == "keys" and self.facts.scaled else ()
         columns = {query.name for query in self.facts.queries if query.over == "column"}
         names = {role: f"late_{role.name}" for role in self.roles if role.kind in kinds and role.name not in columns}
-        logs = [role for role in self.roles if last and role.kind == "log"]
+        logs = [role for role in self.roles if section in ("reads", "keys") and role.kind == "log"]
         names |= {role: role.name for role in logs}
         writer.forget(live(writer.body, (role.value for role in logs)))
         writer.lower_missing(role.value for role in names)
@@ -369,6 +373,7 @@ class ChunkMaker(Maker):
         sections |= self.gradients(writer, stored)
         late = list(sections["gradients"])
         sums, accumulators, partials = self.param_gradients(writer)
+        sums = [replace(s, op="total") if s.op == "sum" and not s.labels else s for s in sums]
         if apart:
             partials = [replace(t, place="checkpoint") for t in partials]
         zeros = tuple(Statement(a.name, "zeros", (), (), a.labels) for a in accumulators)
