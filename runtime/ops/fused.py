@@ -14,6 +14,7 @@ from ...compiler.ir.program import Program
 from ...compiler.lower import kernel_ir
 from ...compiler.lower.recurrent import Recurrent
 from ...compiler.lower.scan import Scan
+from ...compiler.lower.two_pass import TwoPassKernels
 from .arguments import add, entering, gradient_shapes, gradients, letters, of_ends, over_copies
 from .launch import Extent, Packed, called, launch, shape
 
@@ -33,7 +34,7 @@ class Fused:
     """
 
     core: Program
-    lowered: Recurrent | Scan
+    lowered: Recurrent | Scan | TwoPassKernels
     module: Any
     segment: int | None = None
 
@@ -96,6 +97,12 @@ class Fused:
         """Empty tensors like those that ``backward`` returns, for tracing."""
         return gradient_shapes(tensors)
 
+    @property
+    def _rebuilding(self) -> Recurrent | Scan:
+        """Kernels whose backward rebuilds the states."""
+        assert isinstance(self.lowered, Recurrent | Scan)
+        return self.lowered
+
     def _segment_backward(
         self,
         arguments: Mapping[str, Tensor],
@@ -105,7 +112,7 @@ class Fused:
         last: bool,
     ) -> dict[str, Tensor]:
         """One segment: the cotangents of the states at its end become those at its start."""
-        lowered, states = self.lowered, self.core.states
+        lowered, states = self._rebuilding, self.core.states
         like = arguments[f"{states[0].name}_start"]
         scratch = [t for kernel in lowered.backward for t in kernel.tensors if t.place == "segment"]
         partial, starts = self._gradients("partial"), self._gradients("sequence", "_start")
@@ -146,7 +153,7 @@ class Fused:
     def _gradients(self, place: str, ending: str = "") -> list[kernel_ir.Tensor]:
         """Gradients that the adjoint kernel writes (or carries) at a place."""
         outputs = {f"d_{o.name}" for o in self.core.outputs}
-        tensors = [t for t in self.lowered.adjoint.tensors if t.place == place and t.name not in outputs]
+        tensors = [t for t in self._rebuilding.adjoint.tensors if t.place == place and t.name not in outputs]
         return [t for t in tensors if t.name.startswith("d_") and t.name.endswith(ending)]
 
     def _shape(self, tensor: kernel_ir.Tensor, extent: Extent | Packed) -> tuple[int, ...]:
@@ -174,6 +181,6 @@ class Fused:
         if self.segment is not None:
             return self.segment
         step = Extent(1 if isinstance(whole, Packed) else whole.batch, 1, whole.heads, 1, self.lowered.chunk)
-        tensors = {t.name: t for k in self.lowered.backward for t in k.tensors if t.place == "segment"}
+        tensors = {t.name: t for k in self._rebuilding.backward for t in k.tensors if t.place == "segment"}
         size = 4 * sum(math.prod(self._shape(t, step)) for t in tensors.values())
         return SEGMENT_BYTES // max(1, size)

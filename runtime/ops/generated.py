@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -97,11 +97,10 @@ def run(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """All steps of a recurrence on generated kernels; arguments and results as :func:`reference.run`.
 
-    ``options.packed`` says whether ``cu_seqlens`` are given.
+    ``options.packed`` says whether ``cu_seqlens`` are given, ``options.started`` whether start states are.
     ``segment`` is the number of steps that the backward pass holds at a time, where the backend has such a choice.
     """
     tensors = (*inputs.values(), *params.values(), *initial.values())
-    options = replace(options, started=bool(initial))
     kernels = kernels_for(build, program, sizes, options, strategy, segment)
     parts = kernels.compiled.split
     batch, heads = reference.extent(inputs, params, initial)
