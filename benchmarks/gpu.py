@@ -55,7 +55,7 @@ SHARE_OF_CHECKS = 0.55
 RESERVED = 10.0
 """Seconds at the end in which nothing new begins."""
 
-LIMIT_CHECK, LIMIT_TIME = 150.0, 60.0
+LIMIT_CHECK, LIMIT_TIME = 150.0, 75.0
 """The most seconds for one job."""
 
 
@@ -124,9 +124,8 @@ def rehearsal() -> Plan:
 # ---------------------------------------------------------------- running
 
 
-def run(chosen: Plan, folder: Path, *, checks: bool = True) -> dict[str, Any]:
-    """Do what is planned; everything found so far is in ``folder`` at any time."""
-    began = time.monotonic()
+def run(chosen: Plan, folder: Path, began: float, *, checks: bool = True) -> dict[str, Any]:
+    """Do what is planned, from ``began`` on; everything found so far is in ``folder`` at any time."""
     end = began + chosen.seconds - RESERVED
     data: dict[str, Any] = {"date": now(), "commit": commit(), "device": {}, "unreached": {}}
     data |= {"checks": [], "tunes": [], "times": []}
@@ -156,7 +155,7 @@ def run(chosen: Plan, folder: Path, *, checks: bool = True) -> dict[str, Any]:
     peer = bool(data["device"].get("versions", {}).get("flash-linear-attention"))
     if checks:
         until = min(end, began + SHARE_OF_CHECKS * chosen.seconds)
-        share = chosen.workers // 2 if peer else 0
+        share = max(1, chosen.workers // 3) if peer else 0
         tunes = chosen.tunes if peer else []
         tuning = threading.Thread(target=crew, args=("tunes", tunes, share, until, chosen.seconds))
         tuning.start()
@@ -189,6 +188,7 @@ def _line(job: Job, result: Result) -> str:
 
 
 def main(options: argparse.Namespace) -> None:
+    began = time.monotonic()
     if options.rehearse:
         chosen = rehearsal()
     else:
@@ -197,7 +197,7 @@ def main(options: argparse.Namespace) -> None:
         if not torch.cuda.is_available():
             raise SystemExit("no GPU here: python benchmarks/gpu.py --rehearse runs the same in Triton's interpreter")
         chosen = plan(options.minutes)
-    data = run(chosen, options.results, checks=not options.skip_checks)
+    data = run(chosen, options.results, began, checks=not options.skip_checks)
     print(markdown(data))
 
 

@@ -83,8 +83,8 @@ def describe(job: Job, device: torch.device) -> Result:
     sizes = {"copied": 2**22, "sides": (64,)} if small else {"copied": 2**32, "sides": (4096, 8192)}
     dtype = torch.float32 if small else torch.bfloat16
     found = measure_ceilings(device, repeats=8, dtype=dtype, **sizes)  # type: ignore[arg-type]
-    of_peer = {"flash-linear-attention": installed()}
-    return {"machine": machine(device), "versions": {**versions(), **of_peer}, "ceilings": found.as_data()}
+    used = {**versions(), "CUDA": torch.version.cuda, "flash-linear-attention": installed()}
+    return {"machine": machine(device), "versions": used, "ceilings": found.as_data()}
 
 
 # ---------------------------------------------------------------- checks

@@ -168,7 +168,7 @@ def register(name: str, executor: Executor) -> None:
     def backward(*args: Any) -> tuple[Tensor, ...]:
         steps, reverse, cu_seqlens = args[-3:]
         own, saved, cotangents = args[:arity], args[arity : arity + kept], args[arity + kept : -3]
-        used = cotangents[:outputs]
+        used: Sequence[Any] = cotangents[:outputs]
         if any(given is None for given in used):
             empty = executor.forward_shapes(own, steps, cu_seqlens, False)
             used = tuple(room.zero_() if given is None else given for given, room in zip(used, empty, strict=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_what_cannot_be_compiled_is_said_in_one_line(tmp_path, monkeypatch):
     case = {"kind": "check", "spec": "gla", "way": "fused", "dtype": "float32", "device": "cpu"}
     job = {**case, "sizes": [16], "B": 1, "T": 20, "H": 1, "start": True}
     plan = gpu.Plan("cpu", 60.0, 1, [job], [], [])
-    data = gpu.run(plan, tmp_path)
+    data = gpu.run(plan, tmp_path, time.monotonic())
     assert "the process ended" in data["checks"][0]["failed"]
     text = (tmp_path / "gpu.md").read_text()
     assert "could not be described" in text and "| gla | fused | float32 | B1 T20 H1 16 | the process ended" in text
