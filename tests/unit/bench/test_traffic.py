@@ -109,12 +109,12 @@ def test_a_scan_reads_and_writes_once():
 
 def test_segments_are_counted_as_they_are_walked():
     """Steps of the recurrent strategy: a trajectory of states is written and read, in one segment or several."""
-    program, sizes = recurra.load(ZOO / "delta_net.rec").program, {"K": 128, "V": 128}
-    short = traffic(program, Shape(1, 4096, 1, sizes), torch.bfloat16, strategy="recurrent")
-    long = traffic(program, Shape(1, 16384, 1, sizes), torch.bfloat16, strategy="recurrent")
+    program, sizes = recurra.load(ZOO / "m2rnn.rec").program, {"K": 64, "V": 64}
+    short = traffic(program, Shape(1, 16384, 1, sizes), torch.bfloat16, strategy="recurrent")
+    long = traffic(program, Shape(1, 65536, 1, sizes), torch.bfloat16, strategy="recurrent")
     assert len(kernels(short.backward)) == 2 and len([x for x in long.backward if x.generated]) > 2
     assert moved(long.backward) == pytest.approx(4 * moved(short.backward), rel=0.01)
-    assert moved(short.backward) > 2 * 4 * 4096 * 128 * 128
+    assert moved(short.backward) > 2 * 4 * 16384 * 64 * 64
 
 
 def test_strategies_that_do_not_apply():
