@@ -17,6 +17,7 @@ from ..ir.program import Program, live
 from ..ir.size import Size
 from ..ir.types import Axes, Axis
 from .chunk import PHASES, ChunkOptions, chunk_adjoint, roles_and_facts
+from .chunk_blocks import AGAIN, BLOCKS
 from .ends import both
 from .kernel_ir import Kernel, Ref, Statement, Tensor, Walk
 from .layout import ROWS, Label, Layout, identifier, labels_of
@@ -53,46 +54,6 @@ class Chunked:
         schedules = (self.fused, self.split)
         found = [k for s in schedules for group in (s.infer, s.forward, s.backward, s.ended) for k in group]
         return tuple({kernel.name: kernel for kernel in found}.values())
-
-
-_SOLVED = ("prologue_keys", "decays", "kept", "prologue_values", "solve")
-_BACK = (
-    "prologue_queries",
-    "reads",
-    "cotangents",
-    "queries",
-    "again_queries",
-    "gradients_queries",
-    "again_values",
-    "writes",
-    "gradients_values",
-)
-_BACK_KEYS = ("again_keys", "keys", "again_steps")
-
-_AGAIN: dict[str, tuple[str, ...]] = {
-    "reads": (),
-    "queries": ("key", "write", "query"),
-    "values": (),
-    "keys": ("key", "erase", "write"),
-    "steps": ("query",),
-}
-"""Kinds of roles that are computed again before a part of the algorithm."""
-
-BLOCKS: dict[str, tuple[str, ...]] = {
-    "infer": ("block", "prologue_keys", "decays", "inverse", "prologue_values", "solve", "again", "prologue_queries",
-              "reads", "epilogue", "update", "advance"),
-    "forward": ("block", "checkpoint", "prologue_keys", "decays", "inverse", "keep", "prologue_values", "solve",
-                "again", "prologue_queries", "reads", "epilogue", "update", "advance"),
-    "prepare": ("block", "prologue_keys", "decays", "inverse", "keep"),
-    "states": ("block", "checkpoint", *_SOLVED, "update", "advance"),
-    "outputs": ("block", "before", "state", *_SOLVED, "prologue_queries", "reads", "epilogue"),
-    "backward": ("block", "before", "state", *_SOLVED, *_BACK, "update_back", *_BACK_KEYS, "logs", "gradients",
-                 "advance"),
-    "costates": ("block", "before", "state", "checkpoint", *_SOLVED, "prologue_queries", "reads", "cotangents",
-                 "signs", "costates", "update_back", "advance"),
-    "gradients": ("block", "before", "before_back", "state", *_SOLVED, *_BACK, *_BACK_KEYS, "logs", "gradients"),
-}  # fmt: skip
-"""The parts of each kernel, in order, by the names that the templates' markers have."""
 
 
 def lower_chunk(
@@ -209,7 +170,7 @@ class ChunkMaker(Maker):
     def again(self, writer: TileWriter, section: str) -> tuple[Statement, ...]:
         """What was loaded long ago is loaded again rather than kept: as ``late_ROLE`` the rows that cotangents of
         scales and decays are sums of; where other pairs of rows are next, the decays."""
-        kinds = _AGAIN[section]
+        kinds = AGAIN[section]
         if self.facts.decay == "none":
             kinds = ("erase",) if section == "keys" and self.facts.scaled else ()
         columns = {query.name for query in self.facts.queries if query.over == "column"}
