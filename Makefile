@@ -5,6 +5,7 @@
 #   make test TORCH=torch==2.11.0 install another one
 #   make test PYTHON=python3.12   choose the interpreter
 #   make test ARGS="-k delta"     arguments for pytest
+#   make bench-gpu                checks and times on a GPU (benchmarks/README.md)
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12 python3.10; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo "$$p" && break; done)
@@ -15,7 +16,9 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint types format clean
+BENCH ?= $(if $(wildcard $(INSTALLED)),$(BIN)/python,python3)
+
+.PHONY: demo test lint types tree format clean bench-gpu
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -27,13 +30,20 @@ lint: $(INSTALLED) types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy does not know setuptools' package-dir, so it is shown the tree as it is imported.
-types: $(INSTALLED)
+types: $(INSTALLED) tree
+	$(BIN)/mypy
+
+# The package as it is imported, in links: for mypy, which does not know setuptools' package-dir, and for machines on
+# which nothing is to be installed.
+tree:
 	rm -rf build/typed
 	mkdir -p build/typed/recurra
 	ln -s $(CURDIR)/recurra/* $(CURDIR)/dsl $(CURDIR)/compiler $(CURDIR)/codegen_templates $(CURDIR)/runtime \
 		build/typed/recurra/
-	$(BIN)/mypy
+
+# Takes the Python that has a torch for the GPU (BENCH=python3.12) and installs nothing: see benchmarks/README.md.
+bench-gpu: tree
+	PYTHONPATH=$(CURDIR)/build/typed$(if $(PYTHONPATH),:$(PYTHONPATH)) $(BENCH) benchmarks/gpu.py $(ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -1,68 +1,129 @@
 """Registers, spills, shared memory and matrix-unit instructions of generated kernels, without a GPU.
 
-Compiles kernels ahead of time for every target and writes a table:
+Compiles kernels ahead of time and writes a table, in about ten minutes on two cores:
 
-    python benchmarks/resources.py            # print
-    python benchmarks/resources.py --write    # and keep it under benchmarks/results/
+    python benchmarks/resources.py                            # print
+    python benchmarks/resources.py --write                    # and keep it under benchmarks/results/
+    python benchmarks/resources.py --only gla --target sm_90  # one recurrence, one target
+
+A row is one kernel: both schedules of the chunk strategy (for one target, as they take longest), scans, and kernels
+that walk the steps.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
+from ways import ZOO
+
 import recurra
-from recurra.runtime.ops.ahead import Resources, measure
+from recurra.runtime.bench.machine import commit, now, versions
+from recurra.runtime.ops.ahead import TARGET_NAMES, Resources, measure
 
 ROOT = Path(__file__).resolve().parent
-CASES = (
-    ("m2rnn", {"K": 64, "V": 64}),
-    ("m2rnn", {"K": 64, "V": 16}),
-    ("gated_delta_net", {"K": 64, "V": 64}),
-    ("gated_delta_net", {"K": 128, "V": 128}),
-    ("lstm", {"D": 64}),
-    ("mamba", {"D": 64, "N": 16}),
+PROCESSES = 2
+"""How many compilations run side by side."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """The kernels of a recurrence by one strategy. ``products`` is their form by the type of inputs: tensor cores for
+    bfloat16, exact ones for float32."""
+
+    name: str
+    sizes: Mapping[str, int]
+    strategy: str
+    targets: Sequence[str] = TARGET_NAMES
+    products: Sequence[tuple[str, str]] = (("bf16", "tf32"), ("fp32", "ieee"))
+
+    def shown(self) -> str:
+        """The sizes on one line."""
+        return ", ".join(f"{axis}={size}" for axis, size in self.sizes.items())
+
+
+CHUNKED = ("gated_delta_net", "delta_net", "gla", "kda", "rwkv7", "gated_delta_product", "mlstm")
+WALKED = (
+    Case("m2rnn", {"K": 64, "V": 64}, "recurrent"),
+    Case("m2rnn", {"K": 64, "V": 16}, "recurrent"),
+    Case("gated_delta_net", {"K": 64, "V": 64}, "recurrent"),
+    Case("gated_delta_net", {"K": 128, "V": 128}, "recurrent"),
+    Case("lstm", {"D": 64}, "recurrent"),
+    Case("mamba", {"D": 64, "N": 16}, "recurrent"),
 )
-"""Recurrences and sizes whose kernels must not spill."""
+SCANNED = (
+    Case("hgrn", {"D": 64}, "scan"),
+    Case("rg_lru", {"D": 64}, "scan"),
+    Case("lru", {"D": 64, "N": 64}, "scan"),
+)
+IN_CHUNKS = tuple(
+    Case(name, {"K": size, "V": size}, "chunk", ("sm_90",), (("bf16", "tf32"),))
+    for size in (64, 128)
+    for name in CHUNKED
+)
+CASES = (*WALKED, *SCANNED, *IN_CHUNKS)
 
 
-def rows(precision: str) -> Iterator[tuple[str, Resources]]:
-    """All kernels of all cases: bfloat16 inputs for tensor-core products, float32 ones for exact products."""
-    for name, sizes in CASES:
-        program = recurra.load(ROOT.parent / "examples" / "zoo" / f"{name}.rec").program
-        shown = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
-        dtype = "fp32" if precision == "ieee" else "bf16"
-        for row in measure(program, sizes, dtype=dtype, precision=precision):
-            yield shown, row
+def compiled(case: Case, targets: Sequence[str]) -> list[Resources]:
+    """All kernels of a case, for those of the targets that it has."""
+    program = recurra.load(ZOO / f"{case.name}.rec").program
+    chosen = [target for target in case.targets if target in targets]
+    found = []
+    for dtype, precision in case.products if chosen else ():
+        found += measure(program, case.sizes, targets=chosen, dtype=dtype, precision=precision, strategy=case.strategy)
+    return found
 
 
-def table() -> str:
-    """The table as Markdown."""
+def rows(cases: Sequence[Case], targets: Sequence[str]) -> Iterator[tuple[Case, Resources]]:
+    """All kernels of all cases, in order, as they come."""
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        for case, found in zip(cases, pool.map(lambda case: compiled(case, targets), cases), strict=True):
+            for row in found:
+                yield case, row
+
+
+def table(cases: Sequence[Case], targets: Sequence[str]) -> str:
+    """The table as Markdown; every row is printed when it is there."""
+    used = ", ".join(f"{name} {versions()[name]}" for name in ("torch", "triton"))
     lines = [
         "# Kernels compiled ahead of time",
         "",
         "Written by `python benchmarks/resources.py --write`. Registers per thread, bytes spilled (stack or scratch),",
-        "bytes of shared memory, and matrix-unit instructions in the code.",
+        f"bytes of shared memory, and matrix-unit instructions in the code. {used}; {now()}, commit {commit()}.",
         "",
         "| kernel | sizes | inputs | products | target | warps | registers | spills | shared | matrix instructions |",
         "|---|---|---|---|---|--:|--:|--:|--:|--:|",
     ]
-    for precision in ("tf32", "ieee"):
-        for sizes, r in rows(precision):
-            lines.append(
-                f"| {r.kernel} | {sizes} | {r.dtype} | {r.precision} | {r.target} | {r.warps} | {r.registers} "
-                f"| {r.spills} | {r.shared} | {r.matrix_instructions} |"
-            )
-            print(lines[-1], flush=True)
+    spilling = 0
+    for case, r in rows(cases, targets):
+        spilling += r.spills > 0
+        lines.append(
+            f"| {r.kernel} | {case.shown()} | {r.dtype} | {r.precision} | {r.target} | {r.warps} | {r.registers} "
+            f"| {r.spills} | {r.shared} | {r.matrix_instructions} |"
+        )
+        print(lines[-1], flush=True)
+    lines += ["", f"{spilling} of {len(lines) - 7} spill."]
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/resources.md")
+    parser.add_argument("--only", action="append", help="this recurrence (repeatable)")
+    parser.add_argument("--strategy", choices=("recurrent", "scan", "chunk"), help="kernels of this strategy alone")
+    parser.add_argument("--target", action="append", choices=TARGET_NAMES, help="this target (repeatable)")
     arguments = parser.parse_args()
-    text = table()
+    if arguments.write and (arguments.only or arguments.target or arguments.strategy):
+        parser.error("what is written is everything: --write goes alone")
+    chosen = [
+        case
+        for case in CASES
+        if (not arguments.only or case.name in arguments.only) and arguments.strategy in (None, case.strategy)
+    ]
+    text = table(chosen, arguments.target or TARGET_NAMES)
     if arguments.write:
         (ROOT / "results").mkdir(exist_ok=True)
         (ROOT / "results" / "resources.md").write_text(text)

@@ -206,7 +206,7 @@ def _chain(planned: tuple[PassPlan, ...], sizes: Mapping[str, int], options: Ker
             continue
         layout = chunk.layout(program, p.form, sizes, dict(options.tiles), options.chunk)
         how = ChunkOptions(options.operand, options.precision, options.strided, started, options.packed)
-        parts.append((p.part, lower_chunk(program, p.form, layout, how, wide)))
+        parts.append((p.part, lower_chunk(program, p.form, layout, how, wide, chunk.narrow(layout, program, p.form))))
     return Chain(tuple(parts), started)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..lower.chunk import Memory, ReadOut
 from .chunk_forward import ChunkForward
+from .chunk_pairs import Level
 from .chunk_words import Pairing, parted, renamed, signed_sum
 
 
@@ -35,11 +36,13 @@ class ChunkBackward(ChunkForward):
         for p in self._same():
             products = self._products_back(p)
             if p.ys == "row":
-                terms = [
-                    f"{d} * {v}" if m.vector else f"tl.sum({d}.to(tl.float32) * {v}, axis=1)" for d, v, m in products
-                ]
-                yield f"same_{p.name} = {' + '.join(terms)}"
-                yield f"d_{p.x} += same_{p.name}[:, None] * {p.y}"
+                if self.channel:
+                    terms = [
+                        f"{d} * {v}" if m.vector else f"tl.sum({d}.to(tl.float32) * {v}, axis=1)"
+                        for d, v, m in products
+                    ]
+                    yield f"same_{p.name} = {' + '.join(terms)}"
+                yield f"d_{p.x} += same_{p.name}[:, None] * {self._late(p.y)}"
             else:
                 text = " + ".join(self.outer(d, v, m) for d, v, m in products)
                 yield f"same_{p.name} = tl.where({p.xs}[:, None] == {p.ys}[None, :], {text}, 0.0)"
@@ -49,7 +52,7 @@ class ChunkBackward(ChunkForward):
         """Cotangents of keys from pairs within one step."""
         for p in self._same():
             if p.ys == "row":
-                yield f"d_{p.y} += same_{p.name}[:, None] * {p.x}"
+                yield f"d_{p.y} += same_{p.name}[:, None] * {self._late_query(p.x)}"
             else:
                 text = " + ".join(self.outer(v, d, m) for d, v, m in self._products_back(p))
                 yield f"same_{p.turned} = tl.where({p.xs}[None, :] == {p.ys}[:, None], {text}, 0.0)"
@@ -57,7 +60,7 @@ class ChunkBackward(ChunkForward):
 
     def _same_value(self, key: str, read: ReadOut, m: Memory) -> list[str]:
         """What a read's cotangent is to what its own step wrote, if products leave that out."""
-        same = [p for p in self._same() if p.x == read.query and p.y == key and p.ys == "row"]
+        same = [p for p in self._same() if self.channel and p.x == read.query and p.y == key and p.ys == "row"]
         return [f"same_{p.turned}{'' if m.vector else '[:, None]'} * d_{read.name}" for p in same]
 
     def cotangents_of_solves(self) -> Iterator[str]:
@@ -69,27 +72,19 @@ class ChunkBackward(ChunkForward):
         and nothing of what later parts of the backward need."""
         f = self.f
         mixed = [r for r in f.reads if r.over == "mix"]
-        whole = {p.name: p for p in self.asks if p.ys == "step"}  # rows of several substeps keep their own step's
+        # rows of several substeps keep their own step's
+        whole = {p.name: p for p in self.asks if p.ys == "step" or not self.channel}
         asked = [p for p in self._asked() if p.y == "key" or not alone]
-        if not alone:
-            yield from (f"d_{key} = tl.zeros({key}.shape, tl.float32)" for key, _ in self._keys())
-        for p in asked if not self.channel else ():
-            # side by side, as they share the factor of how much pairs have decayed
-            yield from self.products([whole.get(p.name, p)], turned=True)
-            if not alone:
-                yield from self.matrix_back(p, turned=True)
-                yield from self.spread_y([p])
-        if self.channel:
-            yield from self.products([whole.get(p.name, p) for p in asked], turned=True)
+        yield from self.products([whole.get(p.name, p) for p in asked], turned=True)
         for p in self._same():
-            if p.ys == "row" and (p.y == "key" or not alone):
+            if self.channel and p.ys == "row" and (p.y == "key" or not alone):
                 yield f"same_{p.turned} = tl.sum({p.x}.to(tl.float32) * {p.y}, axis=1)"
         columns = [(read, self._column_pairings(read)) for read in f.reads if read.over == "column"]
         for read, pairings in columns:
             yield from self.products([renamed(p, f"d_{read.name}") for p, _ in pairings], turned=True)
         for n, m in enumerate(f.members):
             for key, value, g in self._wrote(n)[: 1 if alone else None]:
-                terms = [self.from_end(key, g, f"d_{m.state}", m)]
+                terms = [self.from_end(key, g, f"after_{m.state}", m)]
                 terms += [self.apply(f"{key}_{r.query}", f"d_{r.name}", m) for r in mixed if r.member == n]
                 terms += [text for r in mixed if r.member == n for text in self._same_value(key, r, m)]
                 terms += [
@@ -118,9 +113,14 @@ class ChunkBackward(ChunkForward):
         name = f"d_{p.turned if turned else p.name}"
         if self.channel:
             yield f"{name} = {text}"
-        else:
+            return
+        if turned or all(same.name != p.name or same.ys != "row" for same in self._same()):
             text = f"({text})" if len(products) > 1 else text
             yield self.kept(name, f"{text} * {self.factor(p, turned=turned)}")
+        else:
+            yield f"{name} = {text}"
+            yield f"same_{p.name} = tl.sum(tl.where({p.xs}[:, None] == {p.ys}[None, :], {name}, 0.0), axis=1)"
+            yield self.kept(name, f"{name} * {self.factor(p)}")
 
     def _asks(self, p: Pairing) -> bool:
         return p.x.startswith("query_")
@@ -134,6 +134,11 @@ class ChunkBackward(ChunkForward):
             for read in f.reads:
                 if read.over == "column":
                     yield f"d_{read.name} = d_{read.name} * {self._flip(read)}"
+        # of the state after the chunk, as keys need it even where that of the state before is there already
+        for m in f.members:
+            text = f"d_{m.state}"
+            yield f"after_{m.state} = {text}" if text in self.narrow else self.kept(f"after_{m.state}", text, m.vector)
+            self.narrow |= {f"after_{m.state}"} if text in self.narrow else set()
         if self.f.operand != "tl.float32":
             for r in self.f.reads:
                 if r.over == "column" or not self.f.members[r.member].vector:
@@ -167,13 +172,12 @@ class ChunkBackward(ChunkForward):
         """What decays get of queries' cotangents, and those before signs were folded in."""
         tile = "" if self.channel else "[:, None]"
         mixed = [q for q in self.f.queries if q.over == "mix"]
-        flips = {q.name: f" * {'flip_upto' if q.before else 'flip'}{tile}" if self.f.signed else "" for q in mixed}
         if self.f.decay != "none":
             for q in mixed:
-                yield f"moved_{q.name} = {self._along(f'late_{q.name}{flips[q.name]} * d_{q.name}')}"
+                yield f"moved_{q.name} = {self._along(f'{self._late_query(q.name)} * d_{q.name}')}"
         yield from self._same_x()
         if self.f.signed:
-            yield from (f"d_{q.name} = d_{q.name}{flips[q.name]}" for q in mixed)
+            yield from (f"d_{q.name} = d_{q.name} * {'flip_upto' if q.before else 'flip'}{tile}" for q in mixed)
 
     def _products_back(self, p: Pairing) -> list[tuple[str, str, Memory]]:
         """The cotangents on x's side and values on y's whose products are the cotangent of a pairing's matrix."""
@@ -212,19 +216,23 @@ class ChunkBackward(ChunkForward):
     def cotangents_of_keys(self) -> Iterator[str]:
         """Cotangents of keys, what they are by way of the state apart: from the chunk's own reads."""
         asked, solved = self._asked(), self._solved()
+        yield from (f"d_{key} = tl.zeros({key}.shape, tl.float32)" for key, _ in self._keys())
         if self.channel:
             for p in (*asked, *solved):
                 yield from self.matrix_back(p, turned=True)
             yield from self.spread_y([*asked, *solved])
         else:
-            for p in solved:
+            for p in (*asked, *solved):
                 yield from self.matrix_back(p, turned=True)
                 yield from self.spread_y([p])
         yield from self._through_columns()
-        rows = self.rows > 0 and self.f.decay != "none"
         if self.f.decay != "none":
             yield from (f"wrote_{key} = {self._along(f'{self._late(key)} * d_{key}')}" for key, _ in self._keys())
         yield from self._keys_from_end()
+
+    def cotangents_within_steps(self) -> Iterator[str]:
+        """What keys get of their own steps' reads; then their cotangents by substep, before signs were folded in."""
+        rows = self.rows > 0 and self.f.decay != "none"
         yield from self._same_y()
         yield from self._same_columns()
         for name, there in (("d_key", self.rows > 0), ("wrote_key", rows), ("handed_key", rows)):
@@ -241,7 +249,7 @@ class ChunkBackward(ChunkForward):
         f = self.f
         for key, g in self._keys():
             terms = [
-                self.outer_state(value, f"d_{m.state}", m)
+                self.outer_state(value, f"after_{m.state}", m)
                 for n, m in enumerate(f.members)
                 for k, value, _ in self._wrote(n)
                 if k == key
@@ -260,6 +268,12 @@ class ChunkBackward(ChunkForward):
         flip = f" * flip{'' if self.channel else '[:, None]'}" if self.f.signed else ""
         return f"late_{key}{flip}"
 
+    def _late_query(self, name: str) -> str:
+        """A query that was computed again, with its signs."""
+        before = any(q.before for q in self.f.queries if q.name == name)
+        flip = f" * {'flip_upto' if before else 'flip'}{'' if self.channel else '[:, None]'}" if self.f.signed else ""
+        return f"late_{name}{flip}"
+
     def border(self) -> Iterator[str]:
         """The part of every decay's cotangent in what the chunk hands on: first the states that it decays."""
         if self.f.decay == "none":
@@ -267,8 +281,9 @@ class ChunkBackward(ChunkForward):
         parts = []
         for m in self.f.members:
             product = f"{m.state} * d_{m.state}"
-            whole = product if m.vector else f"tl.sum({product}, axis=1)"
-            parts.append(whole if self.channel else f"tl.sum({whole}, axis=0)")
+            whole = product if m.vector else f"tl.sum({product}, axis={1 if self.channel else 0})"
+            # to one number by way of a column: see `total` in triton.py
+            parts.append(whole if self.channel else f"tl.sum({f'({whole})' if m.vector else whole}[:, None], axis=0)")
         sign = "flip_all * " if self.f.signed else ""
         yield f"border_log = {sign}tl.exp2(total) * ({' + '.join(parts)})"
 
@@ -285,26 +300,31 @@ class ChunkBackward(ChunkForward):
 
     def _through_columns(self) -> Iterator[str]:
         for read in self.f.reads:
-            if read.over != "column":
-                continue
-            pairings = self._column_pairings(read)
-            if self._column_apart(read):
-                pairings = [(p.strict, value) for p, value in pairings]
-            for p, value in pairings:
-                mask = p.mask(turned=True)
-                yield f"score_{p.turned} = tl.where({mask}, {self.dot(value, f'tl.trans({read.query})')}, 0.0)"
-            if not self.channel:
-                for p, _ in pairings:
-                    scores = f"(score_{p.turned} * {self.factor(p, turned=True)})"
-                    yield f"d_{p.y} += {self.dot(scores, f'd_{read.name}')}"
-                continue
-            for level in self.levels([p for p, _ in pairings]):
-                yield from level.setup
-                for p, _ in pairings:
-                    x, _ = self._side(renamed(p, f"d_{read.name}"), "x", level)
-                    _, fy = self._side(p, "y", level)
-                    picked = f"tl.where({level.mask(p, turned=True)}, score_{p.turned}, 0.0)"
-                    yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
+            if read.over == "column":
+                pairings = self._column_pairings(read)
+                if self._column_apart(read):
+                    pairings = [(p.strict, value) for p, value in pairings]
+                yield from self._through_column(read, pairings)
+
+    def _through_column(self, read: ReadOut, pairings: list[tuple[Pairing, str]]) -> Iterator[str]:
+        """Cotangents of keys from what a query over the column reads."""
+        for p, value in pairings:
+            mask = p.mask(turned=True)
+            yield f"score_{p.turned} = tl.where({mask}, {self.dot(value, f'tl.trans({read.query})')}, 0.0)"
+        if not self.channel:
+            for p, _ in pairings:
+                scores = f"(score_{p.turned} * {self.factor(p, turned=True)})"
+                yield f"d_{p.y} += {self.dot(scores, f'd_{read.name}')}"
+            return
+
+        def body(level: Level) -> Iterator[str]:
+            for p, _ in pairings:
+                x, _ = self._side(renamed(p, f"d_{read.name}"), "x", level)
+                _, fy = self._side(p, "y", level)
+                picked = f"tl.where({level.mask(p, turned=True)}, score_{p.turned}, 0.0)"
+                yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
+
+        yield from self.by_level([p for p, _ in pairings], body)
 
     def _same_columns(self) -> Iterator[str]:
         """Cotangents of keys from what reads over the column take from their own step's writes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..lower.chunk import Memory, ReadOut
-from .chunk_pairs import ChunkPairs
+from .chunk_pairs import ChunkPairs, Level
 from .chunk_words import Pairing
 
 
@@ -76,13 +76,14 @@ class ChunkForward(ChunkPairs):
             for p, _ in pairings:
                 yield f"{read.name} += {self.dot(f'(score_{p.name} * {self.factor(p)})', p.y)}"
         else:
-            for level in self.levels([p for p, _ in pairings]):
-                yield from level.setup
+
+            def body(level: Level) -> Iterator[str]:
                 for p, _ in pairings:
-                    _, fx = self._side(p, "x", level)
-                    y, _ = self._side(p, "y", level)
+                    (_, fx), (y, _) = self._side(p, "x", level), self._side(p, "y", level)
                     picked = f"tl.where({level.mask(p)}, score_{p.name}, 0.0)"
                     yield f"{read.name} += {self.dot(picked, y)} * {fx}"
+
+            yield from self.by_level([p for p, _ in pairings], body)
         if self.f.signed:
             yield f"{read.name} = {read.name} * {self._flip(read)}"
         if apart:  # what the decays' cotangents need of it, then the step's own write

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .chunk_rows import ChunkRows
@@ -11,10 +11,9 @@ from .chunk_words import Pairing, woven
 
 @dataclass(frozen=True)
 class Level:
-    """Pairs of steps on two sides of a border: ``setup`` computes it, ``mask`` picks the pairs."""
+    """Pairs of steps on two sides of a border: ``setup`` computes it, ``test`` picks the pairs."""
 
     setup: tuple[str, ...]
-    border: str
     test: str
     bounded: bool = False
     """Whether the border is before both steps of a pair, and decays proved to be weak."""
@@ -27,35 +26,40 @@ class Level:
 class ChunkPairs(ChunkRows):
     """Prints matrices of pairs, and what their cotangents are for rows."""
 
-    def levels(self, pairings: Sequence[Pairing]) -> Iterator[Level]:
+    def by_level(self, pairings: Sequence[Pairing], body: Callable[[Level], Iterable[str]]) -> Iterator[str]:
         """Decays per channel: pairs of a later block of steps and the block before it, both decayed to the border
         between them, so that no factor exceeds 1; then pairs within one step, or within the longest block over which
-        decays are known to be weak enough to decay from its start."""
-        rows = self.rows > 1
-        size = self.f.chunk // 2
-        while size >= self.f.span:
-            setup = [f"border = _border(until, {size})"]
-            setup += [f"border_rows = {woven(['border'] * self.rows, True)}"] if rows else []
-            yield Level(tuple(setup), "border", f"_apart({{x}}, {{y}}, {size})")
-            size //= 2
-        if self.f.span > 1:
-            whole = self.f.span == self.f.chunk
-            border = "border = 0.0" if whole else f"border = _block_start(upto, {self.f.span})"
-            setup = [border] + (
-                [f"border_rows = {'0.0' if whole else woven(['border'] * self.rows, True)}"] if rows else []
-            )
-            yield Level(tuple(setup), "border", f"({{x}} // {self.f.span} == {{y}} // {self.f.span})", bounded=True)
-            return
-        linked = len(set(self.f.links)) > 1
-        if not linked:
-            if any(p.op == ">=" for p in pairings):
-                yield Level(
-                    ("border = until",) + (("border_rows = written",) if rows else ()), "border", "({x} == {y})"
-                )
-            return
-        for i in range(len(self.f.links)):
-            setup = [f"border = written_{i}", f"border_rows = {woven([f'written_{i}'] * self.rows, True)}"]
-            yield Level(tuple(setup), "border", f"(({{x}} == {{y}}) & ({{sub}} == {i}))")
+        decays are known to be weak enough to decay from its start. ``body`` prints what is done at a level."""
+        depth, least = self.f.chunk.bit_length() - 2, self.f.span.bit_length() - 1
+        if depth >= least:
+            yield f"for level in range(0, {depth - least + 1}):"
+            yield f"    shift = {depth} - level"
+            level = Level(("border = _border(until, shift)", *self._border_rows("border")), "_apart({x}, {y}, shift)")
+            yield from (f"    {line}" for line in (*level.setup, *body(level)))
+        for level in self._within(pairings):
+            yield from level.setup
+            yield from body(level)
+
+    def _border_rows(self, border: str) -> list[str]:
+        return [f"border_rows = {woven([border] * self.rows, True)}"] if self.rows > 1 else []
+
+    def _within(self, pairings: Sequence[Pairing]) -> Iterator[Level]:
+        """Pairs that no border between blocks of steps separates."""
+        span = self.f.span
+        if span > 1:
+            test = f"({{x}} // {span} == {{y}} // {span})"
+            if span == self.f.chunk:
+                rows = ["border_rows = 0.0"] if self.rows > 1 else []
+                yield Level(("border = 0.0", *rows), test, bounded=True)
+            else:
+                setup = [f"border = _block_start(upto, {span})", *self._border_rows("border")]
+                yield Level(tuple(setup), test, bounded=True)
+        elif len(set(self.f.links)) > 1:
+            for i in range(len(self.f.links)):
+                setup = [f"border = written_{i}", *self._border_rows(f"written_{i}")]
+                yield Level(tuple(setup), f"(({{x}} == {{y}}) & ({{sub}} == {i}))")
+        elif any(p.op == ">=" for p in pairings):
+            yield Level(("border = until", *(["border_rows = written"] if self.rows > 1 else [])), "({x} == {y})")
 
     def _side(self, p: Pairing, which: str, level: Level) -> tuple[str, str]:
         """A side of a pairing decayed to the border, and the factor of that."""
@@ -78,14 +82,16 @@ class ChunkPairs(ChunkRows):
         for p in pairings:
             sides = [self._count(at) for at in ((p.ys, p.xs) if turned else (p.xs, p.ys))]
             yield f"{p.turned if turned else p.name} = tl.zeros(({sides[0]}, {sides[1]}), tl.float32)"
-        for level in self.levels(pairings):
-            yield from level.setup
+
+        def body(level: Level) -> Iterator[str]:
             for p in pairings:
                 x, y = self._side(p, "x", level)[0], self._side(p, "y", level)[0]
                 left, right = (y, x) if turned else (x, y)
                 mask = f"{level.mask(p, turned=turned)} & {p.mask(turned=turned)}"
                 target = p.turned if turned else p.name
                 yield f"{target} += tl.where({mask}, {self.dot(left, f'tl.trans({right})')}, 0.0)"
+
+        yield from self.by_level(pairings, body)
 
     def _count(self, at: str) -> int:
         return self.f.chunk * (self.rows if at == "step" else 1)
@@ -96,12 +102,14 @@ class ChunkPairs(ChunkRows):
             for p in pairings:
                 yield f"d_{p.x} += {self.dot(f'd_{p.name}', p.y)}"
             return
-        for level in self.levels(pairings):
-            yield from level.setup
+
+        def body(level: Level) -> Iterator[str]:
             for p in pairings:
                 (_, fx), (y, _) = self._side(p, "x", level), self._side(p, "y", level)
                 picked = f"tl.where({level.mask(p)} & {p.mask()}, d_{p.name}, 0.0)"
                 yield f"d_{p.x} += {self.dot(picked, y)} * {fx}"
+
+        yield from self.by_level(pairings, body)
 
     def spread_y(self, pairings: Sequence[Pairing]) -> Iterator[str]:
         """Adds to the cotangents of y what comes from those of the transposed products, ``d_y_x``."""
@@ -109,9 +117,11 @@ class ChunkPairs(ChunkRows):
             for p in pairings:
                 yield f"d_{p.y} += {self.dot(f'd_{p.turned}', p.x)}"
             return
-        for level in self.levels(pairings):
-            yield from level.setup
+
+        def body(level: Level) -> Iterator[str]:
             for p in pairings:
                 (x, _), (_, fy) = self._side(p, "x", level), self._side(p, "y", level)
                 picked = f"tl.where({level.mask(p, turned=True)} & {p.mask(turned=True)}, d_{p.turned}, 0.0)"
                 yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
+
+        yield from self.by_level(pairings, body)

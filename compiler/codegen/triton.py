@@ -417,6 +417,17 @@ def _row(layout: Layout, s: Statement) -> str:
     return f"{s.target} = tl.sum(tl.where({same}, {ref.name}, 0.0), axis={ref.labels.index(ROWS)})"
 
 
+def _total(layout: Layout, s: Statement) -> str:
+    """A sum over rows to one number, by way of running sums.
+
+    Before 3.8 at least, Triton's pass for Blackwell's tensor memory fails on a sum to one number of what follows from
+    a matrix product; it does not look beyond running sums.
+    """
+    (ref,) = s.args
+    running = f"tl.cumsum({_masked(layout, ref, s.attrs)}, axis=0)"
+    return f"{s.target} = tl.sum(tl.where(o_rows == {layout.rows - 1}, {running}, 0.0), axis=0)"
+
+
 def _zeros(layout: Layout, s: Statement) -> str:
     return f"{s.target} = tl.zeros({_shape(layout, s.labels)}, tl.float32)" if s.labels else f"{s.target} = 0.0"
 
@@ -454,6 +465,7 @@ _SPECIAL: dict[str, Callable[[Layout, Statement], str]] = {
     "fill": _fill,
     "flip": _flip,
     "row": _row,
+    "total": _total,
     **{op: _scan for op in SCANS},
     "zeros": _zeros,
     "assign": _assign,

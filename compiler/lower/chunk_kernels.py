@@ -17,6 +17,8 @@ from ..ir.program import Program, live
 from ..ir.size import Size
 from ..ir.types import Axes, Axis
 from .chunk import PHASES, ChunkOptions, chunk_adjoint, is_free, roles_and_facts
+from .chunk_blocks import AGAIN, BLOCKS
+from .ends import both
 from .kernel_ir import Kernel, Ref, Statement, Tensor, Walk
 from .layout import ROWS, Label, Layout, identifier, labels_of
 from .recurrent import Maker, read, store
@@ -28,11 +30,12 @@ INVERSE = (Axis("row of a chunk", Size(0)), Axis("column of a chunk", Size(0)))
 
 @dataclass(frozen=True)
 class Schedule:
-    """The kernels of each direction, in order of launch."""
+    """The kernels of each direction, in order of launch; ``ended`` is backward with cotangents of end states."""
 
     infer: tuple[Kernel, ...]
     forward: tuple[Kernel, ...]
     backward: tuple[Kernel, ...]
+    ended: tuple[Kernel, ...]
 
 
 @dataclass(frozen=True)
@@ -49,51 +52,31 @@ class Chunked:
     def kernels(self) -> tuple[Kernel, ...]:
         """All of them, each once."""
         schedules = (self.fused, self.split)
-        found = [k for s in schedules for group in (s.infer, s.forward, s.backward) for k in group]
+        found = [k for s in schedules for group in (s.infer, s.forward, s.backward, s.ended) for k in group]
         return tuple({kernel.name: kernel for kernel in found}.values())
 
 
-_SOLVED = ("prologue_keys", "decays", "kept", "prologue_values", "solve")
-_BACK = (
-    "prologue_queries",
-    "reads",
-    "cotangents",
-    "queries",
-    "again_queries",
-    "gradients_queries",
-    "again_values",
-    "writes",
-    "gradients_values",
-    "again_keys",
-    "keys",
-)
-
-BLOCKS: dict[str, tuple[str, ...]] = {
-    "infer": ("block", "prologue_keys", "decays", "inverse", "prologue_values", "solve", "prologue_queries", "reads",
-              "epilogue", "update", "advance"),
-    "forward": ("block", "checkpoint", "prologue_keys", "decays", "inverse", "keep", "prologue_values", "solve",
-                "prologue_queries", "reads", "epilogue", "update", "advance"),
-    "prepare": ("block", "prologue_keys", "decays", "inverse", "keep"),
-    "states": ("block", "checkpoint", *_SOLVED, "update", "advance"),
-    "outputs": ("block", "before", "state", *_SOLVED, "prologue_queries", "reads", "epilogue"),
-    "backward": ("block", "before", "state", *_SOLVED, *_BACK, "update_back", "logs", "gradients", "advance"),
-    "costates": ("block", "before", "state", "checkpoint", *_SOLVED, "prologue_queries", "reads", "cotangents",
-                 "signs", "costates", "update_back", "advance"),
-    "gradients": ("block", "before", "before_back", "state", *_SOLVED, *_BACK, "logs", "gradients"),
-}  # fmt: skip
-"""The parts of each kernel, in order, by the names that the templates' markers have."""
-
-
 def lower_chunk(
-    program: Program, form: AffineForm, layout: Layout, options: ChunkOptions, wide: Container[str] = ()
+    program: Program,
+    form: AffineForm,
+    layout: Layout,
+    options: ChunkOptions,
+    wide: Container[str] = (),
+    narrow: Layout | None = None,
 ) -> Chunked:
-    """All kernels of a recurrence in affine normal form; ``layout.rows`` is the number of steps of a chunk."""
+    """All kernels of a recurrence in affine normal form; ``layout.rows`` is the number of steps of a chunk, ``narrow``
+    the layout of kernels that walk the state and sum nothing over its columns, if that is another one."""
     maker = ChunkMaker(program, form, layout, options, wide)
+    walker = maker if narrow in (None, layout) else ChunkMaker(program, form, narrow or layout, options, wide)
     prepare = (maker.forwards("prepare"),) if maker.facts.substeps else ()
-    split = (*prepare, maker.forwards("states"), maker.forwards("outputs"))
-    fused = Schedule((maker.forwards("infer"),), (maker.forwards("forward"),), (maker.backwards("backward"),))
-    back = (maker.backwards("costates"), maker.backwards("gradients"))
-    return Chunked(form, maker.layout, layout.rows, fused, Schedule(split, split, back))
+    split = (*prepare, walker.forwards("states"), maker.forwards("outputs"))
+    back = both([maker.backwards("backward")])
+    fused = Schedule((walker.forwards("infer"),), (walker.forwards("forward"),), *back)
+    costates = walker.backwards("costates")
+    if any(tensor.copies for tensor in costates.tensors):  # a state without columns has a part in every tile
+        costates = maker.backwards("costates")
+    back = both([costates, maker.backwards("gradients")])
+    return Chunked(form, maker.layout, layout.rows, fused, Schedule(split, split, *back))
 
 
 class ChunkMaker(Maker):
@@ -118,6 +101,7 @@ class ChunkMaker(Maker):
         self.roles, self.facts = roles_and_facts(program, form, self.state, layout.rows, options)
         named = [role.name for role in self.roles] + [read.name for read in self.facts.reads]
         self.reserved |= {word for name in named for word in (name, f"d_{name}", f"late_{name}")}
+        self.reserved |= {f"after_{name}" for name in self.state.values()}
 
     # ------------------------------------------------------------ tensors
 
@@ -155,6 +139,8 @@ class ChunkMaker(Maker):
         for section, kinds in PHASES.items():
             if f"prologue_{section}" not in blocks:
                 continue
+            if section == "queries" and "again" in blocks:
+                found["again"] = self.again(writer, "reads")
             roles = [role for role in self.roles if role.kind in kinds]
             writer.lower(live(writer.body, [role.value for role in roles]))
             named = [s for role in roles for s in self.whole(writer, role.name, role.value, role.axes)]
@@ -171,6 +157,8 @@ class ChunkMaker(Maker):
             done |= {f"role {role.name}" for role in self.roles if role.kind in PHASES[section]}
             last = section == "keys"
             sections[f"again_{section}"] = self.again(writer, section)
+            if last:
+                sections["again_steps"] = self.again(writer, "steps")
             ready = [value for value in wanted if needs[value] <= done and (last or needs[value])]
             writer.lower_missing(ready)
             statements = _taken(writer)
@@ -183,14 +171,13 @@ class ChunkMaker(Maker):
 
     def again(self, writer: TileWriter, section: str) -> tuple[Statement, ...]:
         """What was loaded long ago is loaded again rather than kept: as ``late_ROLE`` the rows that cotangents of
-        scales and decays are sums of; before those of keys also the decays."""
-        last, decays = section == "keys", self.facts.decay != "none"
-        kinds = {"queries": ("query",), "values": ("key", "write"), "keys": ("key", "erase", "write")}[section]
-        if not decays:
-            kinds = ("erase",) if last and self.facts.scaled else ()
+        scales and decays are sums of; where other pairs of rows are next, the decays."""
+        kinds = AGAIN[section]
+        if self.facts.decay == "none":
+            kinds = ("erase",) if section == "keys" and self.facts.scaled else ()
         columns = {query.name for query in self.facts.queries if query.over == "column"}
         names = {role: f"late_{role.name}" for role in self.roles if role.kind in kinds and role.name not in columns}
-        logs = [role for role in self.roles if last and role.kind == "log"]
+        logs = [role for role in self.roles if section in ("reads", "keys") and role.kind == "log"]
         names |= {role: role.name for role in logs}
         writer.forget(live(writer.body, (role.value for role in logs)))
         writer.lower_missing(role.value for role in names)
@@ -336,10 +323,11 @@ class ChunkMaker(Maker):
             sections["before_back"] = tuple(read(t, ref.name, ref.labels) for t, ref in zip(kept, carried, strict=True))
             return kept
         starts = [self.each(f"d_{s.name}_end", "sequence", s.axes) for s in program.states]
-        ends = [self.each(f"d_{s.name}_start", "sequence", s.axes) for s in program.states]
         initial = tuple(read(t, ref.name, ref.labels) for t, ref in zip(starts, carried, strict=True))
         sections["initial"] = (*initial, *sections.get("initial", ()))
-        final = tuple(store(t, ref) for t, ref in zip(ends, carried, strict=True))
+        given = program.states if self.options.started else ()
+        ends = [self.each(f"d_{s.name}_start", "sequence", s.axes) for s in given]
+        final = tuple(store(t, ref) for t, ref in zip(ends, carried, strict=False))
         sections["final"] = (*final, *sections.get("final", ()))
         if "checkpoint" not in blocks:
             return [*starts, *ends]
@@ -367,6 +355,7 @@ class ChunkMaker(Maker):
         sections |= self.gradients(writer, stored)
         late = list(sections["gradients"])
         sums, accumulators, partials = self.param_gradients(writer)
+        sums = [replace(s, op="total") if s.op == "sum" and not s.labels else s for s in sums]
         if apart:
             partials = [replace(t, place="checkpoint") for t in partials]
         zeros = tuple(Statement(a.name, "zeros", (), (), a.labels) for a in accumulators)

@@ -34,6 +34,9 @@ LEAST_STEPS = 16
 STATE_ELEMENTS = 16384
 """Numbers of the largest state that a program holds (64 KB over its registers): 128 x 128."""
 
+WALK_ELEMENTS = 8192
+"""The same for programs that walk a state without gradients of what all its columns share: 128 x 64."""
+
 MIXED = 256
 """The longest mixed axis: a program holds all of it."""
 
@@ -140,3 +143,19 @@ def layout(
     held = blocks[form.mix.name] * max((blocks[name] for name in columns), default=1)
     warps = 8 if held > 64 * 64 else 4
     return Layout(extents, blocks, tiled, max(DOT_SIDE, steps), order, warps=warps, along="steps")
+
+
+def narrow(layout: Layout, program: Program, form: AffineForm) -> Layout:
+    """The layout of kernels that walk the state and sum nothing over its columns: fewer columns to a program.
+
+    Tiles of columns share queries and keys, which programs side by side find in the cache; gradients of those would
+    be sums over tiles by way of memory, so kernels with gradients keep the whole.
+    """
+    if layout.tiles:
+        return layout
+    free = independent_axes(program)
+    columns = {m.column.name for m in form.members if m.column is not None} & set(free)
+    most = max(DOT_SIDE, WALK_ELEMENTS // layout.blocks[form.mix.name])
+    blocks = {name: min(block, most) if name in columns else block for name, block in layout.blocks.items()}
+    tiles = tuple(name for name in layout.order if name in columns and blocks[name] < layout.sizes[name])
+    return replace(layout, blocks=blocks, tiles=tiles)

@@ -1,8 +1,8 @@
-"""What the machine can do at most, measured: bytes copied and float32 operations, per second."""
+"""What the machine can do at most, measured: bytes copied and operations of matrix products, per second."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
 
@@ -17,7 +17,8 @@ MATRICES = (512, 1024, 2048)
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Bytes per second that a copy reads and writes, and float32 operations per second of a matrix product."""
+    """Bytes per second that a copy reads and writes, and operations per second of a matrix product (in float32 unless
+    another type was asked for)."""
 
     bytes_per_second: float
     operations_per_second: float
@@ -39,8 +40,14 @@ class Ceilings:
         )
 
 
-def measure_ceilings(device: torch.device, copied: int = COPIED, repeats: int = 8) -> Ceilings:
-    """The best of several copies into a buffer that has been touched, and of several ``torch.mm``.
+def measure_ceilings(
+    device: torch.device,
+    copied: int = COPIED,
+    repeats: int = 8,
+    sides: Sequence[int] = MATRICES,
+    dtype: torch.dtype = torch.float32,
+) -> Ceilings:
+    """The best of several copies into a buffer that has been touched, and of several ``torch.mm`` in ``dtype``.
 
     Runs with as many threads as torch does; takes about a second.
     """
@@ -49,8 +56,8 @@ def measure_ceilings(device: torch.device, copied: int = COPIED, repeats: int = 
     target = torch.zeros_like(source)
     seconds = _least(lambda: target.copy_(source), repeats, wait)
     rates = []
-    for side in MATRICES:
-        left, right = torch.rand(2, side, side, device=device)
+    for side in sides:
+        left, right = torch.rand(2, side, side, device=device).to(dtype)
         product = torch.empty_like(left)
 
         def multiply() -> object:

@@ -17,12 +17,17 @@ import torch
 def circumstances(device: torch.device, load: float | None) -> dict[str, Any]:
     """Date, machine, versions, commit, and the load before anything ran, as plain data for JSON."""
     return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": now(),
         "commit": commit(),
         "load_before": load,
         "machine": machine(device),
         "versions": versions(),
     }
+
+
+def now() -> str:
+    """Date and time, in UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -22,12 +22,16 @@ from ...compiler.codegen.triton import constants, strides
 from ...compiler.codegen.triton_packed import CU_SEQLENS
 from ...compiler.ir.program import Program
 from ...compiler.kernels import compile_kernels
+from ...compiler.lower.ends import VARIANT
 from ...compiler.lower.kernel_ir import Kernel
 from ...compiler.options import KernelOptions
 from ...compiler.targets import TARGETS, Target, register_limit, warps
 from .launch import triton_version
 
 TARGET_NAMES = tuple(known.name for known in TARGETS)
+
+_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""What Triton's signatures call the types of its language."""
 
 _MATRIX_UNIT = re.compile(r"\bmma\.sync|\bwgmma\.mma_async|\btcgen05\.mma|\bv_mfma_")
 
@@ -91,13 +95,14 @@ def _measure_here(request: Mapping[str, Any]) -> Iterator[Resources]:
     from ..store.loader import load_module
 
     program = elaborate(parse(Source(*request["source"])), request["consts"])
-    options = KernelOptions(precision=request["precision"], packed=request["packed"])
+    operand = f"tl.{_TYPES[request['dtype']]}"  # as it is where nothing else is asked for
+    options = KernelOptions(precision=request["precision"], operand=operand, packed=request["packed"], started=False)
     compiled = compile_kernels(program, request["sizes"], options, request["strategy"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.py"
         path.write_text(compiled.generated.text)
         module = load_module(path, f"recurra_ahead_{program.name}")
-        for kernel in compiled.kernels:
+        for kernel in (k for k in compiled.kernels if VARIANT not in k.facts):
             for target in TARGETS:
                 if target.name in request["targets"]:
                     yield _compile(module, kernel, target, request)

@@ -15,7 +15,7 @@ from ...compiler.lower import kernel_ir
 from ...compiler.lower.recurrent import Recurrent
 from ...compiler.lower.scan import Scan
 from ...compiler.lower.two_pass import TwoPassKernels
-from .arguments import add, entering, gradient_shapes, gradients, letters, over_copies
+from .arguments import add, entering, gradient_shapes, gradients, letters, of_ends, over_copies
 from .launch import Extent, Packed, called, launch, shape
 
 SEGMENT_BYTES = 1 << 29
@@ -70,19 +70,20 @@ class Fused:
         tensors: Sequence[Tensor],
         kept: Sequence[Tensor],
         cotangents: Sequence[Tensor],
+        ends: Sequence[Tensor | None],
         steps: int,
         reverse: bool,
         cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states.
 
-        ``cotangents`` are contiguous: outputs in their own dtype, end states in float32.
+        All are contiguous: ``cotangents`` of outputs in their dtype, those of end states in float32.
         """
         core = self.core
         arguments, whole = self._arguments(tensors, steps, reverse, cu_seqlens)
         arguments |= {f"{s.name}_checkpoint": c for s, c in zip(core.states, kept, strict=True)}
-        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
-        carried = dict(zip((s.name for s in core.states), cotangents[len(core.outputs) :], strict=True))
+        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=True)}
+        carried = dict(zip((s.name for s in core.states), of_ends(core, tensors, ends), strict=True))
         per_step = {t.name: self._room(t, whole, arguments[t.name[2:]]) for t in self._gradients("step")}
         sums: dict[str, Tensor] = {}
         for number, extent in enumerate(self._segments(whole)):
@@ -121,12 +122,12 @@ class Fused:
         if isinstance(extent, Packed) and extent.parts > 1:
             for name in {t.name for p in lowered.products for t in (p.left, p.right)}:
                 room[name].zero_()  # sequences need not fill their rows, and the products below read all
-        ends = {
+        entered = {
             t.name: entering(t, lowered.layout, carried[s.name]) if last else carried[s.name]
             for t, s in zip(self._gradients("sequence", "_end"), states, strict=True)
         }
         for kernel in lowered.backward:
-            launch(self.module, kernel, {**arguments, **room, **ends}, extent)
+            launch(self.module, kernel, {**arguments, **room, **entered}, extent)
         for tensor in partial:
             add(sums, tensor.name[2:], room[tensor.name].flatten(0, len(tensor.copies)).sum(0))
         for product in lowered.products:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...compiler.lower import kernel_ir
 from ...compiler.lower.kernel_ir import Kernel
 from ...compiler.lower.two_pass import TwoPassKernels
-from .arguments import entering, gradients, over_copies
+from .arguments import entering, gradients, of_ends, over_copies
 from .fused import Fused
 from .launch import Extent, Packed, launch, shape
 
@@ -32,20 +32,21 @@ class FusedTwoPass(Fused):
         tensors: Sequence[Tensor],
         kept: Sequence[Tensor],
         cotangents: Sequence[Tensor],
+        ends: Sequence[Tensor | None],
         steps: int,
         reverse: bool,
         cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states.
 
-        ``cotangents`` are contiguous: outputs in their own dtype, end states in float32.
+        All are contiguous: ``cotangents`` of outputs in their dtype, those of end states in float32.
         """
         core, lowered = self.core, self.lowered
         arguments, extent = self._arguments(tensors, steps, reverse, cu_seqlens)
         arguments |= dict(zip(lowered.kept, kept, strict=True))
-        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
+        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=True)}
         by_name = {t.name: t for t in lowered.reverse.tensors}
-        for state, given in zip(core.states, cotangents[len(core.outputs) :], strict=True):
+        for state, given in zip(core.states, of_ends(core, tensors, ends), strict=True):
             name = f"d_{state.name}_end"
             arguments[name] = entering(by_name[name], lowered.layout, given)
         passes = [kernel for kernel in (lowered.reverse, lowered.again, lowered.finish) if kernel is not None]

@@ -163,16 +163,19 @@ def _starts(
     heads: int,
     like: Tensor,
 ) -> list[Tensor]:
-    missing = [s.start for s in program.states if s.name not in initial]
+    body = program.body
+    missing = [s.start for s in program.states if s.name not in initial and body[s.start].op != "const"]
     values = reference.evaluate(program.body, missing, {}, sizes, 2, like=like) if missing else {}
     starts = []
     for state in program.states:
         if state.name in initial:
             starts.append(initial[state.name])
+            continue
+        shape = (sequences, heads, *(axis.size.bind(sizes) for axis in state.axes))
+        if body[state.start].op == "const":
+            starts.append(like.new_full(shape, body[state.start].attrs[0]))
         else:
-            shape = (sequences, heads, *(axis.size.bind(sizes) for axis in state.axes))
-            value = values[state.start].reshape((1,) * len(shape)).expand(shape)
-            starts.append(value)
+            starts.append(values[state.start].reshape((1,) * len(shape)).expand(shape))
     return starts
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -146,12 +147,34 @@ def near(value: Tensor) -> Tensor:
     return value if last < 1 << 31 else value.contiguous()
 
 
+Observer = Callable[[Kernel, Mapping[str, Tensor], Extent | Packed], None]
+
+_OBSERVERS: list[Observer] = []
+
+
+@contextmanager
+def observed(observer: Observer) -> Iterator[None]:
+    """Within, ``observer`` is told of every launch with the kernel, its tensors and the lengths of the call, first."""
+    _OBSERVERS.append(observer)
+    try:
+        yield
+    finally:
+        _OBSERVERS.pop()
+
+
 def launch(module: Any, kernel: Kernel, tensors: Mapping[str, Tensor], extent: Extent | Packed) -> None:
-    """Run one kernel of a generated module on the given tensors (by the kernel's own names)."""
+    """Run one kernel of a generated module on the given tensors (by the kernel's own names).
+
+    Tensors without data (of the device ``meta``) are only shown to who observes.
+    """
     layout = kernel.layout
     programs = math.prod(layout.count(name) for name in layout.tiles) * extent.heads
     programs *= extent.programs(kernel)
     if programs == 0:
+        return
+    for observer in _OBSERVERS:
+        observer(kernel, tensors, extent)
+    if tensors[kernel.tensors[0].name].is_meta:
         return
     args: list[Any] = [near(tensors[t.name]) if t.strided else tensors[t.name] for t in kernel.tensors]
     args += [

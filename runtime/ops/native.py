@@ -18,7 +18,7 @@ from ...compiler.lower.layout import Layout
 from ...compiler.lower.native import Native
 from ...compiler.lower.two_pass import TwoPassKernels
 from . import pool
-from .arguments import extents, gradient_shapes, gradients, named, over_copies
+from .arguments import extents, gradient_shapes, gradients, named, of_ends, over_copies
 
 STREAMED = 1 << 24
 """Bytes of results per step from which on they are written past the caches."""
@@ -93,22 +93,23 @@ class NativeKernels:
         tensors: Sequence[Tensor],
         kept: Sequence[Tensor],
         cotangents: Sequence[Tensor],
+        ends: Sequence[Tensor | None],
         steps: int,
         reverse: bool,
         cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states.
 
-        ``cotangents`` are contiguous: outputs in their own dtype, end states in the compute type.
+        All are contiguous: ``cotangents`` of outputs in their dtype, those of end states in the compute type.
         """
         assert isinstance(self.lowered, Native)
         core, kernel = self.core, self.lowered.backward
         extent = self._extent(tensors, steps, reverse, cu_seqlens)
         arguments = self._arguments(tensors)
         arguments |= {f"{s.name}_checkpoint": c for s, c in zip(core.states, kept, strict=True)}
-        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
+        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=True)}
         by_name = {t.name: t for t in kernel.tensors if t.place != "segment"}
-        for state, given in zip(core.states, cotangents[len(core.outputs) :], strict=True):
+        for state, given in zip(core.states, of_ends(core, tensors, ends), strict=True):
             arguments[f"d_{state.name}_end"] = entering(by_name[f"d_{state.name}_end"], given, self.lowered.layout)
         for tensor in by_name.values():
             if tensor.name not in arguments:

@@ -11,7 +11,7 @@ from ...compiler.lower import kernel_ir
 from ...compiler.lower.kernel_ir import Kernel
 from ...compiler.lower.two_pass import TwoPassKernels
 from . import pool
-from .arguments import gradients, over_copies
+from .arguments import gradients, of_ends, over_copies
 from .native import Extent, NativeKernels, entering
 
 
@@ -31,20 +31,21 @@ class NativeTwoPass(NativeKernels):
         tensors: Sequence[Tensor],
         kept: Sequence[Tensor],
         cotangents: Sequence[Tensor],
+        ends: Sequence[Tensor | None],
         steps: int,
         reverse: bool,
         cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states.
 
-        ``cotangents`` are contiguous: outputs in their own dtype, end states in the compute type.
+        All are contiguous: ``cotangents`` of outputs in their dtype, those of end states in the compute type.
         """
         core, lowered = self.core, self.lowered
         extent = self._extent(tensors, steps, reverse, cu_seqlens)
         arguments = self._arguments(tensors) | dict(zip(lowered.kept, kept, strict=True))
-        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
+        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=True)}
         by_name = {t.name: t for t in lowered.reverse.tensors}
-        for state, given in zip(core.states, cotangents[len(core.outputs) :], strict=True):
+        for state, given in zip(core.states, of_ends(core, tensors, ends), strict=True):
             name = f"d_{state.name}_end"
             arguments[name] = entering(by_name[name], given, lowered.layout)
         for kernel in (lowered.reverse, lowered.again):

@@ -28,19 +28,20 @@ def text(program: Program, operand: str = "tl.float32") -> str:
 
 
 def test_one_product_where_the_range_allows_it() -> None:
-    assert "_border(" not in text(zoo("rwkv7"))
+    assert "for level in range(" not in text(zoo("rwkv7"))
     assert "_block_start(" not in text(zoo("rwkv7")), "one block is the whole chunk"
-    assert "_border(until, 1)" in text(zoo("kda")), "nothing is promised of its decay"
+    assert "for level in range(0, 6):" in text(zoo("kda")), "nothing is promised of its decay"
 
 
 def test_blocks_are_as_long_as_the_range_allows() -> None:
     found = text(bounded(3))  # 4.3 powers of two per step: 16 steps stay below 96
     assert "_block_start(upto, 16)" in found
-    assert "_border(until, 16)" in found and "_border(until, 8)" not in found
+    assert "for level in range(0, 2):" in found, "blocks of 32 and of 16 steps beside each other"
 
 
 def test_float16_has_less_room() -> None:
-    assert "_border(until, 8)" in text(zoo("rwkv7"), "tl.float16")
+    found = text(zoo("rwkv7"), "tl.float16")
+    assert "for level in range(0, 3):" in found and "_block_start(upto, 8)" in found
 
 
 @pytest.mark.parametrize("bound", [0.5, 3.0, 20.0])
