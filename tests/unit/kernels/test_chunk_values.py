@@ -27,8 +27,8 @@ some = pytest.mark.parametrize("name", FEW)
 
 
 def hard(program: Program, decay: float | None, steps: int = 37) -> Arguments:
-    """Unit keys of which some repeat and some are zero, write strengths 0, 1 and 2, and log decays of one value at every
-    other step (None: all values mixed) between mild ones."""
+    """Unit keys of which some repeat and some are zero, write strengths 0, 1 and 2, and log decays of one value at
+    every other step (None: all values mixed) between mild ones."""
     generator = torch.Generator().manual_seed(0)
     drawn = arguments(program, small(program), steps=steps, heads=1)
     k, b, g = (drawn.inputs[name].detach().clone() for name in "kbg")
