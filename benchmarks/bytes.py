@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import repeat
+from itertools import product, repeat
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ TARGETS = (Target("gated_delta_net", 128, "fused", 4, 1.5), Target("gated_delta_
 
 
 def row(name: str, size: int, schedule: str) -> Row | None:
-    """The row, or None where the strategy does not apply."""
+    """The row, or None where the strategy does not apply; whatever the compiler raises otherwise."""
     program = recurra.load(ZOO / f"{name}.rec").program
     shape = Shape(LEAD["B"], LEAD["T"], LEAD["H"], fitting_sizes(program, repeat(size)))
     strategy, how = WAYS[schedule]
@@ -97,19 +97,23 @@ def row(name: str, size: int, schedule: str) -> Row | None:
     return Row(name, size, schedule, found, (forward, both - forward))
 
 
-def rows(names: Sequence[str]) -> Iterator[Row]:
-    """All rows of the named recurrences."""
-    for name in names:
-        for size in SIZES:
-            found = (row(name, size, schedule) for schedule in WAYS)
-            yield from (one for one in found if one is not None)
+def rows(names: Sequence[str], failed: list[str]) -> Iterator[Row]:
+    """All rows of the named recurrences; ``failed`` gets a sentence for each that cannot be made."""
+    for name, size, schedule in product(names, SIZES, WAYS):
+        try:
+            found = row(name, size, schedule)
+        except Exception as error:
+            failed.append(f"{name} {size} {schedule} does not compile: {type(error).__name__}: {error}")
+            continue
+        if found is not None:
+            yield found
 
 
 # ---------------------------------------------------------------- reporting
 
 
-def markdown(found: Sequence[Row]) -> str:
-    """The table, and what became of the targets."""
+def markdown(found: Sequence[Row], failed: Sequence[str] = ()) -> str:
+    """The table, what became of the targets, and what could not be counted."""
     lines = [
         "# Bytes and launches",
         "",
@@ -131,7 +135,7 @@ def markdown(found: Sequence[Row]) -> str:
             f"| {r.spec} | {r.size} | {r.schedule} | {r.forward:.0f} | {r.backward:.0f} | {ideal} | {r.ratio:.2f} "
             f"| {r.loaded:.2f} | {counts} |"
         )
-    lines += ["", *judged(found)]
+    lines += ["", *judged(found), *(f"* {text}" for text in failed)]
     return "\n".join(lines) + "\n"
 
 
@@ -157,9 +161,9 @@ def _counts(launches: Sequence[Launch]) -> str:
     return f"{own} + {len(launches) - own}" if own < len(launches) else str(own)
 
 
-def details(found: Sequence[Row]) -> str:
+def details(found: Sequence[Row], failed: Sequence[str] = ()) -> str:
     """Launch by launch."""
-    lines = []
+    lines = list(failed)
     for r in found:
         lines.append(f"\n{r.spec} {r.size} {r.schedule}: {r.ratio:.2f} of the ideal, bytes per step and head")
         for direction, launches in (("forward", r.traffic.forward), ("backward", r.traffic.backward)):
@@ -172,12 +176,13 @@ def details(found: Sequence[Row]) -> str:
 
 def main(options: argparse.Namespace) -> None:
     names = options.only or zoo()
-    found = list(rows(names))
-    print(details(found) if options.only else markdown(found))
+    failed: list[str] = []
+    found = list(rows(names, failed))
+    print(details(found, failed) if options.only else markdown(found, failed))
     if options.write:
         data = {"date": now(), "commit": commit(), "versions": versions(), "rows": [r.as_data() for r in found]}
         write(ROOT / "results" / "bytes.json", data)
-        (ROOT / "results" / "bytes.md").write_text(markdown(found), encoding="utf-8")
+        (ROOT / "results" / "bytes.md").write_text(markdown(found, failed), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ SHARE_OF_CHECKS = 0.55
 RESERVED = 10.0
 """Seconds at the end in which nothing new begins."""
 
-LIMIT_CHECK, LIMIT_TIME = 150.0, 60.0
+LIMIT_CHECK, LIMIT_TIME = 150.0, 75.0
 """The most seconds for one job."""
 
 
@@ -77,8 +77,9 @@ def plan(minutes: float) -> Plan:
     checks: list[tuple[int, Job]] = []
     for name in zoo():
         program = recurra.load(ZOO / f"{name}.rec").program
+        ways = applicable(program, fitting_sizes(program, cycle(CHECKS[0]["sizes"])))
         for rank, case in enumerate(CHECKS):
-            for way in applicable(program, fitting_sizes(program, cycle(case["sizes"]))):
+            for way in ways:
                 for dtype in ("bfloat16", "float32"):
                     job = {"kind": "check", "device": "cuda", "spec": name, "way": way, "dtype": dtype, **case}
                     checks.append((_urgency(name, way, rank), job))
@@ -111,20 +112,20 @@ def rehearsal() -> Plan:
     checks: list[Job] = [
         {"kind": "check", "spec": "gla", "way": "fused", **case},
         {"kind": "check", "spec": "hgrn", "way": "recurrent", **case},
-        {"kind": "check", "spec": "hgrn", "way": "fused", **case},  # does not apply: a row of what went wrong
-        {"kind": "warm", "spec": "gla", "way": "auto", **shape},
+        {"kind": "check", "spec": "hgrn", "way": "fused", **case},  # does not apply
+        {"kind": "check", "spec": "nothing", "way": "fused", **case},  # a row of what went wrong
+        {"kind": "warm", "spec": "delta_net", "way": "auto", **shape},
     ]
-    tunes: list[Job] = [{"kind": "tune", "spec": "gla", "way": "auto", **shape}]  # skipped unless the peer is there
-    times: list[Job] = [{"kind": "time", "spec": "gla", "way": way, **shape} for way in ("auto", "other")]
+    tunes: list[Job] = [{"kind": "tune", "spec": "delta_net", "way": "auto", **shape}]  # if the peer is there
+    times: list[Job] = [{"kind": "time", "spec": "delta_net", "way": way, **shape} for way in ("auto", "other")]
     return Plan("cpu", 300.0, 2, checks, tunes, times, {"TRITON_INTERPRET": "1"})
 
 
 # ---------------------------------------------------------------- running
 
 
-def run(chosen: Plan, folder: Path, *, checks: bool = True) -> dict[str, Any]:
-    """Do what is planned; everything found so far is in ``folder`` at any time."""
-    began = time.monotonic()
+def run(chosen: Plan, folder: Path, began: float, *, checks: bool = True) -> dict[str, Any]:
+    """Do what is planned, from ``began`` on; everything found so far is in ``folder`` at any time."""
     end = began + chosen.seconds - RESERVED
     data: dict[str, Any] = {"date": now(), "commit": commit(), "device": {}, "unreached": {}}
     data |= {"checks": [], "tunes": [], "times": []}
@@ -154,7 +155,7 @@ def run(chosen: Plan, folder: Path, *, checks: bool = True) -> dict[str, Any]:
     peer = bool(data["device"].get("versions", {}).get("flash-linear-attention"))
     if checks:
         until = min(end, began + SHARE_OF_CHECKS * chosen.seconds)
-        share = chosen.workers // 2 if peer else 0
+        share = max(1, chosen.workers // 3) if peer else 0
         tunes = chosen.tunes if peer else []
         tuning = threading.Thread(target=crew, args=("tunes", tunes, share, until, chosen.seconds))
         tuning.start()
@@ -187,6 +188,7 @@ def _line(job: Job, result: Result) -> str:
 
 
 def main(options: argparse.Namespace) -> None:
+    began = time.monotonic()
     if options.rehearse:
         chosen = rehearsal()
     else:
@@ -195,7 +197,7 @@ def main(options: argparse.Namespace) -> None:
         if not torch.cuda.is_available():
             raise SystemExit("no GPU here: python benchmarks/gpu.py --rehearse runs the same in Triton's interpreter")
         chosen = plan(options.minutes)
-    data = run(chosen, options.results, checks=not options.skip_checks)
+    data = run(chosen, options.results, began, checks=not options.skip_checks)
     print(markdown(data))
 
 

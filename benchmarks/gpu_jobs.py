@@ -16,7 +16,7 @@ import torch
 from crew import LOST, Job, Result, serve
 from peers.fla import PEERS, installed
 from torch import Tensor
-from ways import WAYS, ZOO, applicable, runner
+from ways import WAYS, ZOO, applicable, refusal, runner
 
 import recurra
 from recurra.runtime import reference
@@ -42,8 +42,6 @@ LEAST, MOST = 5, 30
 """Repeats."""
 
 WARM_STEPS, TUNED_STEPS = 128, 8192
-
-_OTHER = {"fused": "split", "split": "fused"}
 
 Key = tuple[str, Direction, str]
 """A contender, a direction, and ``eager`` or ``graph``."""
@@ -85,8 +83,8 @@ def describe(job: Job, device: torch.device) -> Result:
     sizes = {"copied": 2**22, "sides": (64,)} if small else {"copied": 2**32, "sides": (4096, 8192)}
     dtype = torch.float32 if small else torch.bfloat16
     found = measure_ceilings(device, repeats=8, dtype=dtype, **sizes)  # type: ignore[arg-type]
-    of_peer = {"flash-linear-attention": installed()}
-    return {"machine": machine(device), "versions": {**versions(), **of_peer}, "ceilings": found.as_data()}
+    used = {**versions(), "CUDA": torch.version.cuda, "flash-linear-attention": installed()}
+    return {"machine": machine(device), "versions": used, "ceilings": found.as_data()}
 
 
 # ---------------------------------------------------------------- checks
@@ -96,10 +94,13 @@ def check(job: Job, device: torch.device) -> Result:
     """One recurrence one way at one shape, against the float64 reference, and twice for bit-identity.
 
     ``wrong`` gives, by quantity, the error and what is allowed: the tolerance or twice the error that the reference has
-    in the same precision.
+    in the same precision. ``refused`` says why a recurrence cannot go this way at these sizes.
     """
     program, dtype = recurra.load(ZOO / f"{job['spec']}.rec").program, getattr(torch, job["dtype"])
     sizes = fitting_sizes(program, cycle(job["sizes"]))
+    refused = refusal(program, sizes, job["way"])
+    if refused:
+        return {"refused": refused}
     frozen = [p.name for p in program.params if p.frozen]
     generator = torch.Generator().manual_seed(0)
     lead = (job["B"], job["T"], job["H"])
@@ -135,8 +136,8 @@ def _shape(job: Job) -> Shape:
 
 
 def subject(job: Job, shape: Shape, device: torch.device) -> tuple[Contender, Arguments]:
-    """The recurrence on generated kernels, called as users call it or one way; with ``other`` by the schedule that is
-    not chosen by itself."""
+    """The recurrence on generated kernels, called as users call it or one way; with ``other`` in chunks by the
+    schedule that is not chosen by itself."""
     recurrence = recurra.load(ZOO / f"{job['spec']}.rec")
     arguments = draw_arguments(recurrence.program, shape, getattr(torch, job["dtype"]), device)
     leaves = [x for group in (arguments.inputs, arguments.params) for x in group.values() if x.requires_grad]
@@ -148,8 +149,10 @@ def subject(job: Job, shape: Shape, device: torch.device) -> tuple[Contender, Ar
     own = Contender("recurra", by_itself, tuple(leaves))
     if job["way"] == "auto":
         return own, arguments
-    taken = _launches(job, own, shape)["way"] if job["way"] == "other" else job["way"]
-    way = runner(_OTHER[taken] if job["way"] == "other" else taken)
+    taken = job["way"]
+    if taken == "other":
+        taken = "split" if _launches(job, own, shape)["way"] == "fused" else "fused"
+    way = runner(taken)
 
     def one_way() -> tuple[Tensor, ...]:
         groups = (arguments.inputs, arguments.params, {})

@@ -27,10 +27,22 @@ def zoo() -> list[str]:
 
 
 def applicable(program: Program, sizes: Mapping[str, int]) -> list[str]:
-    """The ways that a recurrence can go at bound sizes."""
-    verdicts = compile_kernels(program, sizes, KernelOptions()).verdicts
+    """The ways that a recurrence can go at bound sizes; where the compiler fails, all: each then says so itself."""
+    try:
+        verdicts = compile_kernels(program, sizes, KernelOptions()).verdicts
+    except Exception:
+        return list(WAYS)
     strategies = {verdict.strategy for verdict in verdicts if verdict.applies}
     return [way for way, (strategy, _) in WAYS.items() if strategy in strategies]
+
+
+def refusal(program: Program, sizes: Mapping[str, int], way: str) -> str | None:
+    """Why a recurrence cannot go one way at bound sizes, or None."""
+    try:
+        compile_kernels(program, sizes, KernelOptions(), WAYS[way][0])
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def runner(way: str) -> Callable[..., Any]:

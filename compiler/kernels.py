@@ -18,14 +18,16 @@ from .lower.chunk import ChunkOptions
 from .lower.chunk_kernels import Chunked, lower_chunk
 from .lower.factor import factor_adjoint, factor_program
 from .lower.kernel_ir import Kernel
+from .lower.layout import Layout
 from .lower.native import Native, lower_native
 from .lower.passes import Pass
 from .lower.recurrent import Recurrent, lower_recurrent
 from .lower.scan import Scan, lower_scan
 from .lower.split import Split, split
 from .lower.stepwise import Stepwise, cut_program, lower_stepwise
+from .lower.two_pass import TwoPassKernels, factor_passes, lower_two_pass
 from .options import KernelOptions
-from .strategies import chunk, recurrent, recurrent_cpu, scan
+from .strategies import chunk, recurrent, recurrent_cpu, scan, two_pass
 from .strategies.chunk import NAME as CHUNKED
 from .strategies.chunk import PassPlan
 from .strategies.gpu import gpu_verdicts
@@ -51,7 +53,7 @@ class Compiled:
     split: Split
     adjoint: AdjointStep
     verdicts: tuple[Verdict, ...]
-    lowered: Chain | Recurrent | Scan | Stepwise | Native
+    lowered: Chain | Recurrent | Scan | Stepwise | Native | TwoPassKernels
     generated: Generated
 
     @property
@@ -90,39 +92,81 @@ def compile_kernels(
     """
     parts = split(program)
     check_program(parts.core)
+    way = two_pass.backward(parts.core, sizes, options, apart=backend == "triton")
     if backend == "cpu":
         parts = replace(parts, core=factor_program(parts.core, sizes))
     step = adjoint_step(parts.core)
     make = _for_triton if backend == "triton" else _for_cpu
-    verdicts, lowered = make(parts, step, sizes, options, strategy)
+    verdicts, lowered = make(parts, step, way, sizes, options, strategy)
     module = triton_module if backend == "triton" else cpp_module
     return Compiled(parts, step, verdicts, lowered, module(program, lowered.kernels))
 
 
+def applicable(program: Program, sizes: Mapping[str, int], options: KernelOptions | None = None) -> tuple[str, ...]:
+    """The names of the strategies that can run a recurrence on a GPU at bound sizes."""
+    core, options = split(program).core, options or KernelOptions()
+    way = two_pass.backward(core, sizes, options, apart=True)
+    found = _judged(core, adjoint_step(core), way, sizes, options)
+    return tuple(verdict.strategy for verdict in found.verdicts if verdict.applies)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What the strategies for a GPU found out about a recurrence, and their verdicts."""
+
+    walked: Program
+    layout: Layout
+    groups: tuple[Group, ...] | Reason
+    planned: tuple[PassPlan, ...] | Reason
+    verdicts: tuple[Verdict, ...]
+
+
+def _judged(
+    core: Program, step: AdjointStep, way: two_pass.Backward, sizes: Mapping[str, int], options: KernelOptions
+) -> _Judged:
+    walked = core if way.passes is None else way.passes.infer
+    layout = recurrent.layout(walked, sizes, dict(options.tiles))
+    groups, planned = scan.groups(core, step), chunk.plan_passes(core)
+    verdicts = gpu_verdicts(core, way, layout, groups, planned, sizes, options, options.chunk or CHUNK)
+    return _Judged(walked, layout, groups, planned, verdicts)
+
+
 def _for_triton(
-    parts: Split, step: AdjointStep, sizes: Mapping[str, int], options: KernelOptions, strategy: str
-) -> tuple[tuple[Verdict, ...], Chain | Recurrent | Scan | Stepwise]:
-    core, tiles = parts.core, dict(options.tiles)
-    layout, groups, planned = recurrent.layout(core, sizes, tiles), scan.groups(core, step), chunk.plan_passes(core)
-    verdicts = gpu_verdicts(core, layout, groups, planned, sizes, options, options.chunk or CHUNK)
+    parts: Split,
+    step: AdjointStep,
+    way: two_pass.Backward,
+    sizes: Mapping[str, int],
+    options: KernelOptions,
+    strategy: str,
+) -> tuple[tuple[Verdict, ...], Chain | Recurrent | Scan | Stepwise | TwoPassKernels]:
+    core = parts.core
+    found = _judged(core, step, way, sizes, options)
+    verdicts, groups, planned = found.verdicts, found.groups, found.planned
+    if strategy == "auto" and options.few and any(v.strategy == RECURRENT and v.applies for v in verdicts):
+        strategy = RECURRENT
     match choose(verdicts, strategy):
         case "stepwise":
-            cut = recurrent.layout(cut_program(core), sizes, tiles)
+            cut = recurrent.layout(cut_program(core), sizes, dict(options.tiles))
             return verdicts, lower_stepwise(core, step, cut, options.strided)
         case "scan" if not isinstance(groups, Reason):
             return verdicts, _scan(core, step, groups, sizes, options, ())
         case "scan" | "chunk" if not isinstance(planned, Reason):
             return verdicts, _chain(planned, sizes, options)
-    lowered = lower_recurrent(
-        core,
-        plan(step),
-        layout,
-        precision=options.precision,
-        chunk=options.chunk or CHUNK,
-        strided=options.strided,
-        packed=options.packed,
+    return verdicts, _walked(core, step, way, found, options)
+
+
+def _walked(
+    core: Program, step: AdjointStep, way: two_pass.Backward, found: _Judged, options: KernelOptions
+) -> Recurrent | TwoPassKernels:
+    """Kernels that walk step by step."""
+    precision, strided, packed = options.precision, options.strided, options.packed
+    if way.passes is not None:
+        layouts = two_pass.for_triton(found.walked, found.layout)
+        return lower_two_pass(way.passes, layouts, precision=precision, strided=strided, packed=packed)
+    kept = options.chunk or CHUNK
+    return lower_recurrent(
+        core, plan(step), found.layout, precision=precision, chunk=kept, strided=strided, packed=packed
     )
-    return verdicts, lowered
 
 
 def _scan(
@@ -156,7 +200,9 @@ def _chain(planned: tuple[PassPlan, ...], sizes: Mapping[str, int], options: Ker
         program = p.part.program
         if p.form is None:
             assert p.groups is not None
-            parts.append((p.part, _scan(program, p.step, p.groups, sizes, options, wide)))
+            own = {axis.name for state in program.states for axis in state.axes}  # other passes have other axes
+            tiles = tuple((name, block) for name, block in options.tiles if name in own)
+            parts.append((p.part, _scan(program, p.step, p.groups, sizes, replace(options, tiles=tiles), wide)))
             continue
         layout = chunk.layout(program, p.form, sizes, dict(options.tiles), options.chunk)
         how = ChunkOptions(options.operand, options.precision, options.strided, started, options.packed)
@@ -169,13 +215,22 @@ def _starts_at_zero(program: Program) -> bool:
 
 
 def _for_cpu(
-    parts: Split, step: AdjointStep, sizes: Mapping[str, int], options: KernelOptions, strategy: str
-) -> tuple[tuple[Verdict, ...], Native]:
-    core = parts.core
+    parts: Split,
+    step: AdjointStep,
+    way: two_pass.Backward,
+    sizes: Mapping[str, int],
+    options: KernelOptions,
+    strategy: str,
+) -> tuple[tuple[Verdict, ...], Native | TwoPassKernels]:
+    passes = None if way.passes is None else factor_passes(way.passes, sizes)
+    core = parts.core if passes is None else passes.infer
     layout = recurrent_cpu.layout(core, sizes, dict(options.tiles))
-    verdicts = (recurrent_cpu.verdict(core, layout), recurrent_cpu.stepwise_verdict())
+    verdicts = (recurrent_cpu.verdict(core, layout).and_(way.reason), recurrent_cpu.stepwise_verdict())
     choose(verdicts, strategy)
+    wide = {name for name, _ in (*parts.before, *parts.taps)}  # computed beside the kernels: not to be rounded
+    if passes is not None:
+        layouts = two_pass.for_cpu(passes, layout)
+        return verdicts, lower_two_pass(passes, layouts, precision=None, strided=True, wide=wide, packed=options.packed)
     kept = options.chunk or recurrent_cpu.chunk(core, layout)
     adjoint = plan(factor_adjoint(step, sizes), keep_dear=True)
-    wide = {name for name, _ in (*parts.before, *parts.taps)}  # computed beside the kernels: not to be rounded
     return verdicts, lower_native(core, adjoint, layout, kept, wide, options.packed)

@@ -42,7 +42,8 @@ class KernelOptions:
     whether sequences of different lengths come one after another, ``tiles`` sets the block of an axis by name,
     ``dtype`` is the type of the caller's tensors on a processor. ``operand`` is the element type of products of
     matrices over chunks, ``started`` whether start states are given, ``schedule`` how chunks are walked: ``fused``,
-    ``split`` or ``auto``.
+    ``split`` or ``auto``. ``few`` is for so few steps that one after another is best, where the strategy is open;
+    ``two_pass``: a step by step backward takes two passes wherever it can, however small states are.
     """
 
     precision: str = "ieee"
@@ -54,13 +55,15 @@ class KernelOptions:
     operand: str = "tl.float32"
     started: bool = True
     schedule: str = "auto"
+    few: bool = False
+    two_pass: bool = False
 
     def plain(self) -> tuple[object, ...]:
         """The arguments that make the same options: constants to ``torch.compile``, which sees the fields' defaults
         in an object of this class that was made while it traces."""
         return (
             self.precision, self.chunk, self.strided, self.packed, self.tiles, self.dtype, self.operand, self.started,
-            self.schedule,
+            self.schedule, self.few, self.two_pass,
         )  # fmt: skip
 
     @staticmethod

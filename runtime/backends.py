@@ -16,6 +16,7 @@ from ..compiler.options import Options
 from ..dsl.suggest import closest
 from . import chunked, reference
 from .errors import BackendError
+from .variant import Variant
 
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
@@ -47,7 +48,7 @@ class Backend:
     refuses: Callable[[Task], str | None]
     avoid: Callable[[Task], str | None]
     run: Callable[..., Result]
-    variants: Callable[[Program], Mapping[str, Callable[..., Result]]]
+    variants: Callable[[Program, Mapping[str, int]], Mapping[str, Variant]]
 
 
 def _triton_refuses(task: Task) -> str | None:
@@ -83,10 +84,10 @@ def _triton_run(
     return triton_backend.run(program, sizes, inputs, *args, options=chosen, **kwargs)
 
 
-def _triton_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
+def _triton_variants(program: Program, sizes: Mapping[str, int]) -> Mapping[str, Variant]:
     from .ops import triton_backend
 
-    return triton_backend.variants(program)
+    return triton_backend.variants(program, sizes)
 
 
 def _cpu_refuses(task: Task) -> str | None:
@@ -105,10 +106,10 @@ def _cpu_run(*args: Any, **kwargs: Any) -> Result:
     return cpu_backend.run(*args, **kwargs)
 
 
-def _cpu_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
+def _cpu_variants(program: Program, sizes: Mapping[str, int]) -> Mapping[str, Variant]:
     from .ops import cpu_backend
 
-    return cpu_backend.variants(program)
+    return cpu_backend.variants(program, sizes)
 
 
 def _reference_refuses(task: Task) -> str | None:
@@ -120,8 +121,8 @@ def _reference_run(*args: Any, strategy: str = "auto", options: Options | None =
     return chunked.run(*args, **kwargs) if strategy == "chunk" else reference.run(*args, **kwargs)
 
 
-def _reference_variants(program: Program) -> Mapping[str, Callable[..., Result]]:
-    return {} if chunked.refuses(program) is not None else {"pieces": partial(chunked.run, chunk=2)}
+def _reference_variants(program: Program, sizes: Mapping[str, int]) -> Mapping[str, Variant]:
+    return {} if chunked.refuses(program) is not None else {"pieces": Variant(partial(chunked.run, chunk=2))}
 
 
 def _warn_without_compiler(task: Task, refused: list[tuple[str, str]]) -> None:

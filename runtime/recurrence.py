@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .explain import Explanation
     from .verify import Report
 
-STRATEGIES = ("auto", "chunk", "recurrent", "stepwise")
+STRATEGIES = ("auto", "chunk", "scan", "recurrent", "stepwise")
 
 
 def load(spec: str | Path, /, **consts: int) -> Recurrence:
@@ -190,9 +190,10 @@ class Recurrence:
                 from its own last step), and states are ``[N, H, *axes]``. Numbers that do not ascend from 0 to T
                 are refused on a CPU; on a GPU they are not looked at unless ``check``, and give wrong results.
             backend: ``auto``, ``triton``, ``cpu`` or ``reference``.
-            strategy: ``auto``, or how steps are taken: ``chunk`` takes many at once where the transition's algebra
-                allows that, ``recurrent`` and ``stepwise`` one after another. The reference takes them one after
-                another whatever is said, but for ``chunk``.
+            strategy: ``auto``, or how steps are taken: ``chunk`` takes many at once as products of matrices where the
+                transition's algebra allows that, ``scan`` many at once entry by entry, ``recurrent`` and
+                ``stepwise`` one after another. The reference takes them one after another whatever is said, but
+                for ``chunk``.
             steps: how many, for a recurrence without inputs and for no other.
             check: look for NaN, Inf and broken promises in the data; None: as
                 :func:`recurra.check_inputs` says.

@@ -18,10 +18,11 @@ from ..ir.builder import Builder
 from ..ir.program import Body, Program, State, live
 from ..ir.types import Axes, Axis
 from .linear import Reason
-from .links import Algebra, Product, RawLink, RawPair, Subject, Vector, link_of, merge, value_of
+from .links import RawLink, RawPair, Subject, link_of, merged
 from .logarithm import log_decay
+from .products import Algebra, Product, Vector, value_of
 from .readout import Read, read_out
-from .terms import NotLinear, Terms, WrongAxis
+from .terms import NotLinear, Terms, WrongAxis, placed
 
 MAX_ROWS = 8
 """The most rank-one updates with reads per step."""
@@ -182,8 +183,11 @@ def _form(program: Program, mix: str) -> AffineForm:
         members.append(member)
         chains.append(_chain(program, algebra, state, member.position))
     size = builder.size(members[0].mix.size)
-    raw = [_merged(algebra, chain, size) for chain in chains]
-    links = tuple(_link(program, algebra, group, members) for group in _aligned(raw, members, program))
+    try:
+        groups = _aligned([merged(algebra, chain, size) for chain in chains], members, program)
+    except NotAffine:
+        groups = _aligned([merged(algebra, chain, size, early=True) for chain in chains], members, program)
+    links = tuple(_link(program, algebra, group, members) for group in groups)
     if sum(pair.read is not None for link in links for pair in link.pairs) > MAX_ROWS:
         raise NotAffine(Reason(f"more than {MAX_ROWS} reads of the state per step", program.states[0].span))
     reads, outputs = read_out(program, builder, algebra, {m.state: m.position for m in members})
@@ -213,7 +217,8 @@ def _chain(program: Program, algebra: Algebra, state: State, mixed: int) -> list
         basis = {previous: state.name} if previous is not None else {}
         span = body[stop].span or state.span
         if stop != previous:
-            terms = Terms(algebra.builder, basis).of(stop)
+            found = Terms(algebra.builder, basis).of(stop)
+            terms = [placed(algebra.builder, term, state.axes) for term in found]
             links.append(link_of(algebra, terms, mixed, Subject(state.name, names, span)))
         previous = stop
     return links or [RawLink(Product(), ())]
@@ -234,17 +239,6 @@ def _dominators(body: Body, start: int, end: int, axes: Axes) -> list[int]:
         return [end]
     found = [p for p in range(start + 1, end) if forward[p] * backward[p] == forward[end] and body[p].axes == axes]
     return [*found, end]
-
-
-def _merged(algebra: Algebra, links: Sequence[RawLink], size: int) -> list[RawLink]:
-    done: list[RawLink] = []
-    for link in links:
-        joined = merge(algebra, done[-1], link, size) if done else None
-        if joined is None:
-            done.append(link)
-        else:
-            done[-1] = joined
-    return done
 
 
 # ---------------------------------------------------------------- members

@@ -1,38 +1,18 @@
 """One sub-step of a state's transition as decay plus low rank, and how consecutive sub-steps become one.
 
 A link takes a matrix ``X`` to ``diag(d) X + sum_i k_i n_i^T`` with ``n_i = z_i + c_i (r_i^T X)``: pair i writes along
-``k_i`` what it was given (``z_i``) and what it read under ``r_i``. Vectors are products of values along one axis and
-scalars are products of scalars, both as sorted tuples, so that equal ones are seen to be equal.
+``k_i`` what it was given (``z_i``) and what it read under ``r_i``.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...dsl.source import Span
-from ..ir.builder import Builder
-from ..ir.program import depends_on
 from .linear import Reason
-from .terms import Factor, NotLinear, Signatures, Term, Terms, WrongAxis
-
-Vector = tuple[int, ...]
-"""A product of values along one axis; () is a vector of ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """``sign * product of scalars * product of vectors``."""
-
-    scalars: tuple[int, ...] = ()
-    vector: Vector = ()
-    negative: bool = False
-
-
-Sum = tuple[Product, ...]
-
-ONE = Product()
+from .products import ONE, Algebra, Product, Sum, Vector, value_of, without
+from .terms import Factor, NotLinear, Term, WrongAxis
 
 DENSE = "{} is multiplied by a matrix that is no outer product"
 
@@ -61,83 +41,6 @@ class RawLink:
     @property
     def reads(self) -> bool:
         return any(pair.read is not None for pair in self.pairs)
-
-
-class Algebra:
-    """Products and vectors over one builder: sorted by how they are computed, so that order does not matter."""
-
-    def __init__(self, builder: Builder) -> None:
-        self.builder, self.signature = builder, Signatures(builder)
-        self._wholes = tuple(self._named())
-
-    def _named(self) -> Iterable[tuple[Product, int]]:
-        """Products that the author gave a name, those of most factors first."""
-        body = tuple(self.builder.body)
-        of_state = depends_on(body, ("state",))
-        terms = Terms(self.builder, {})
-        found = []
-        for position, instr in enumerate(body):
-            if instr.name is None or of_state[position] or len(instr.axes) > 1 or instr.op != "mul":
-                continue
-            (term, *others) = terms.of(position)
-            if others or term.negative or term.labels != set(term.out):
-                continue
-            scalars = self.sorted(f.value for f in term.factors if not f.labels)
-            vector = self.sorted(f.value for f in term.factors if f.labels)
-            if len(scalars) + len(vector) > 1:
-                found.append((Product(scalars, vector), position))
-        return sorted(found, key=lambda pair: -len(pair[0].scalars) - len(pair[0].vector))
-
-    def folded(self, product: Product) -> Product:
-        """A product in the author's names: factors that have one together are that value."""
-        for whole, position in self._wholes:
-            scalars, vector = _without(product.scalars, whole.scalars), _without(product.vector, whole.vector)
-            if scalars is None or vector is None:
-                continue
-            if whole.vector:
-                vector = self.sorted((*vector, position))
-            else:
-                scalars = self.sorted((*scalars, position))
-            product = replace(product, scalars=scalars, vector=vector)
-        return product
-
-    def sorted(self, values: Iterable[int]) -> tuple[int, ...]:
-        return tuple(sorted(values, key=lambda value: (self.signature(value), value)))
-
-    def times(self, x: Product, y: Product) -> Product:
-        return Product(
-            self.sorted((*x.scalars, *y.scalars)), self.sorted((*x.vector, *y.vector)), x.negative != y.negative
-        )
-
-    def ordered(self, products: Iterable[Product]) -> Sum:
-        """A sum in an order that does not depend on how the spec was written, what is subtracted last."""
-
-        def rank(product: Product) -> tuple[bool, int, list[str]]:
-            factors = (*product.scalars, *product.vector)
-            return product.negative, len(factors), [self.signature(value) for value in factors]
-
-        return tuple(sorted(products, key=rank))
-
-    def all_times(self, sum_: Sum, y: Product) -> Sum:
-        return tuple(self.times(x, y) for x in sum_)
-
-    def dot(self, x: Vector, y: Vector, axis_size: int) -> int:
-        """The scalar product of two vectors along one axis (``axis_size`` is the axis' length as a value)."""
-        left, right = (self.vector_value(v) for v in (x, y))
-        if left is None and right is None:
-            return axis_size
-        if left is None or right is None:
-            only = left if left is not None else right
-            assert only is not None
-            return self.builder.sum(only, 0)
-        return self.builder.contract(left, right, (0,), (0,), ())
-
-    def vector_value(self, vector: Vector) -> int | None:
-        """A product of vectors as a value, None for ones."""
-        result: int | None = None
-        for value in self.folded(Product((), vector)).vector:
-            result = value if result is None else self.builder.mul(result, value)
-        return result
 
 
 # ---------------------------------------------------------------- one link
@@ -304,8 +207,8 @@ def _as_post(algebra: Algebra, pair: RawPair, decay: Product) -> RawPair:
     """A read before the decay is one after it where its coefficient holds the decay as a factor."""
     if pair.read is None or pair.post:
         return pair
-    scales = [_without(product.scalars, decay.scalars) for product in pair.scale]
-    read = _without(pair.read, decay.vector)
+    scales = [without(product.scalars, decay.scalars) for product in pair.scale]
+    read = without(pair.read, decay.vector)
     if read is None or any(scalars is None for scalars in scales):
         return pair
     scale = tuple(
@@ -315,18 +218,63 @@ def _as_post(algebra: Algebra, pair: RawPair, decay: Product) -> RawPair:
     return replace(pair, read=algebra.sorted(read), scale=scale, post=True)
 
 
-def _without(values: tuple[int, ...], less: tuple[int, ...]) -> tuple[int, ...] | None:
-    left = Counter(values)
-    left.subtract(Counter(less))
-    if min(left.values(), default=0) < 0:
-        return None
-    return tuple(value for value in values if left[value] > 0 and not left.subtract([value]))
+def merged(algebra: Algebra, links: Sequence[RawLink], axis_size: int, early: bool = False) -> list[RawLink]:
+    """The same chain in as few links as reads allow, whatever the links were.
+
+    Scalar decays commute with reads and come first. What is written joins the link before it. A decay along the mixed
+    axis between two reads is the second one's, unless something is written between them; with ``early`` always the
+    first one's.
+    """
+    done: list[RawLink] = []
+    decay = RawLink(ONE, ())
+    for part in _scalars_first(algebra, [part for link in links for part in _parts(link)]):
+        if not part.pairs and done and not early:
+            decay = RawLink(algebra.times(decay.decay, part.decay), ())
+            continue
+        if decay.decay != ONE:
+            if part.reads and done[-1].reads:
+                part = _merge(algebra, decay, part, axis_size)
+            else:
+                done[-1] = _merge(algebra, done[-1], decay, axis_size)
+            decay = RawLink(ONE, ())
+        if done and not (done[-1].reads and part.reads):
+            done[-1] = _merge(algebra, done[-1], part, axis_size)
+        else:
+            done.append(part)
+    if decay.decay != ONE:
+        done[-1] = _merge(algebra, done[-1], decay, axis_size)
+    return done
 
 
-def merge(algebra: Algebra, first: RawLink, second: RawLink, axis_size: int) -> RawLink | None:
-    """Two consecutive links as one, None where both read."""
-    if first.reads and second.reads:
-        return None
+def _parts(link: RawLink) -> list[RawLink]:
+    """A link as decay, reads and writes, as far as one can come after the other."""
+    reads = tuple(replace(pair, value=()) for pair in link.pairs if pair.read is not None)
+    given = tuple(RawPair(pair.key, pair.value) for pair in link.pairs if pair.value)
+    apart = all(pair.post for pair in reads)
+    found = [RawLink(link.decay, ())] if apart else []
+    if reads:
+        found.append(RawLink(ONE if apart else link.decay, reads))
+    return [*found, RawLink(ONE, given)] if given else found
+
+
+def _scalars_first(algebra: Algebra, parts: Sequence[RawLink]) -> list[RawLink]:
+    """The parts with the scalars of all decays in front; what was written before a decay is scaled instead."""
+    found: list[RawLink] = []
+    factor = ONE
+    for part in reversed(parts):
+        if part.reads:
+            found.append(part)
+        elif part.pairs:
+            scaled = [replace(pair, value=algebra.all_times(pair.value, factor)) for pair in part.pairs]
+            found.append(RawLink(ONE, tuple(scaled)))
+        else:
+            factor = algebra.times(factor, replace(part.decay, vector=()))
+            found.append(RawLink(Product((), part.decay.vector), ()))
+    return [RawLink(factor, ()), *reversed(found)]
+
+
+def _merge(algebra: Algebra, first: RawLink, second: RawLink, axis_size: int) -> RawLink:
+    """Two consecutive links as one; at most one of them reads."""
     decay = algebra.times(first.decay, second.decay)
     written = tuple(_decayed(algebra, pair, first.decay, second.decay) for pair in first.pairs)
     if first.reads:
@@ -368,28 +316,3 @@ def _decayed(algebra: Algebra, pair: RawPair, before: Product, after: Product) -
     read = algebra.sorted((*pair.read, *before.vector))
     scale = algebra.all_times(scale, replace(before, vector=()))
     return replace(pair, key=key, value=value, read=read, scale=scale, post=False)
-
-
-# ---------------------------------------------------------------- values
-
-
-def value_of(algebra: Algebra, products: Sum, shape: Sequence[int]) -> int:
-    """A sum of products as one value; ``shape`` are values whose axes it has at least (for ones)."""
-    builder = algebra.builder
-    total: int | None = None
-    for product in map(algebra.folded, products):
-        value: int | None = None
-        for scalar in product.scalars:
-            value = scalar if value is None else builder.mul(value, scalar)
-        vector = algebra.vector_value(product.vector)
-        if vector is not None:
-            value = vector if value is None else builder.mul(value, vector)
-        value = builder.const(1.0) if value is None else value
-        if total is None:
-            total = builder.apply("neg", value) if product.negative else value
-        else:
-            total = builder.apply("sub" if product.negative else "add", total, value)
-    result = builder.const(0.0) if total is None else total
-    for like in shape:
-        result = builder.spread(result, builder.axes(like))
-    return result

@@ -9,7 +9,7 @@ from ..ir.builder import Builder
 from ..ir.program import Program
 from ..ir.types import Interval
 from .linear import Reason
-from .links import Product
+from .products import Product
 from .ranges import promises, ranges
 from .terms import NotLinear
 

@@ -34,8 +34,8 @@ def prove(program: Program, form: AffineForm) -> None:
     walk = Canonical(sizes)
     bounds = ranges(form.body, promises(program))
     leaves = _leaves(walk, form.body)
-    steps = [state.next for state in program.states]
-    wanted = [*form.values(), *steps, *(x.decay.value for x in form.links if x.decay is not None)]
+    new = {state.name: state.next for state in program.states}
+    wanted = [*form.values(), *new.values(), *(x.decay.value for x in form.links if x.decay is not None)]
     values = walk.values(form.body, wanted, leaves, bounds)
     step = _Step(walk, form, values)
     for at, link in enumerate(form.links):
@@ -44,9 +44,8 @@ def prove(program: Program, form: AffineForm) -> None:
             _compare(program, f"the decay of sub-step {at}", {e: step.decay(link, e) for e in true}, true)
     for index, member in enumerate(form.members):
         leaves.setdefault(("state", member.state), walk.leaf(member.state, member.axes))
-        new = next(s.next for s in program.states if s.name == member.state)
         found = step.after(leaves["state", member.state], index)
-        _compare(program, f"{member.state}'", found, values[new])
+        _compare(program, f"{member.state}'", found, values[new[member.state]])
     _prove_outputs(program, form, walk, leaves)
 
 
@@ -59,18 +58,19 @@ def _prove_outputs(program: Program, form: AffineForm, walk: Canonical, leaves: 
             leaves["new", state.name] = walk.leaf(f"{state.name}'", state.axes)
     cut = tuple(body)
     bounds = ranges(form.body, promises(program))
-    queries = [read.query for read in form.reads]
-    given = walk.values(cut, [*queries, *(state.next for state in program.states)], leaves, bounds)
+    given = walk.values(
+        cut, [*(read.query for read in form.reads), *(state.next for state in program.states)], leaves, bounds
+    )
     after = {state.name: given[state.next] for state in program.states}
     for read in form.reads:
-        matrix = leaves["state", read.state] if read.before else after[read.state]
+        seen = leaves["state", read.state] if read.before else after[read.state]
         member = next(m for m in form.members if m.state == read.state)
         axis = member.position if read.over == "mix" else 1 - member.position
-        leaves["read", read.name] = _read(walk, matrix, axis, given[read.query])
+        leaves["read", read.name] = _read(walk, seen, axis, given[read.query])
     wanted = [*(value for _, value in form.outputs), *(output.value for output in program.outputs)]
-    made = walk.values(cut, wanted, leaves, bounds)
+    outputs = walk.values(cut, wanted, leaves, bounds)
     for (name, value), output in zip(form.outputs, program.outputs, strict=True):
-        _compare(program, name, made[value], made[output.value])
+        _compare(program, name, outputs[value], outputs[output.value])
 
 
 def prove_passes(program: Program, parts: Sequence[Program]) -> None:
@@ -103,8 +103,7 @@ def _check_form(program: Program, form: AffineForm) -> None:
         raise NotProved(f"{program.name}: the normal form does not begin with the step itself")
     if [name for name, _ in form.outputs] != [output.name for output in program.outputs]:
         raise NotProved(f"{program.name}: the normal form has other outputs")
-    queries = [read.query for read in form.reads]
-    prologue, epilogue = (*form.values(), *queries), [value for _, value in form.outputs]
+    prologue, epilogue = form.values(), [value for _, value in form.outputs]
     for roots, forbidden in ((prologue, ("state", "read")), (epilogue, ("state",))):
         for position in live(form.body, roots):
             instr = form.body[position]

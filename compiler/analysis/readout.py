@@ -8,11 +8,11 @@ from typing import Literal
 
 from ...dsl.source import Span
 from ..ir.builder import Builder
-from ..ir.program import Program, depends_on
+from ..ir.program import Program, depends_on, live
 from ..ir.types import Axes
 from .linear import Reason
-from .links import Algebra, Product, Vector, value_of
-from .terms import Factor, NotLinear, Term, Terms
+from .products import Algebra, Product, Vector, value_of
+from .terms import Factor, NotLinear, Term, Terms, placed
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class _Outputs:
     def _read(self, position: int) -> int:
         instr = self.builder.body[position]
         total: int | None = None
-        for term in self.terms.of(position):
+        for term in [placed(self.builder, term, instr.axes) for term in self.terms.of(position)]:
             value = self._read_term(term, position)
             if total is None:
                 total = self.builder.apply("neg", value) if term.negative else value
@@ -138,17 +138,12 @@ class _Outputs:
 
     def _per_step(self, value: int) -> bool:
         """Whether a value depends on inputs."""
-        instr = self.builder.body[value]
-        if instr.op == "leaf":
-            return bool(instr.attrs[0] == "input")
-        return any(self._per_step(arg) for arg in instr.args)
+        body = self.builder.body
+        return any(body[p].op == "leaf" and body[p].attrs[0] == "input" for p in live(body, (value,)))
 
     def _leaf(self, state: str, query: Vector, scalars: tuple[int, ...], axis: int, before: bool, axes: Axes) -> int:
-        value = self.algebra.vector_value(query)
-        if value is None:
-            value = self.builder.spread(self.builder.const(1.0), (axes[axis],))
-        for scalar in scalars:
-            value = self.builder.mul(value, scalar)
+        value = value_of(self.algebra, (Product(scalars, query),), ())
+        value = self.builder.spread(value, (axes[axis],))
         over: Literal["mix", "column"] = "mix" if axis == self.mixed[state] else "column"
         read = Read(f"read_{len(self.reads)}", state, value, over, before)
         for known in self.reads:

@@ -207,7 +207,7 @@ def _join(x: Term, y: Term, left: Labels, right: Labels, out: Labels, axes: Mapp
     factors: list[Factor] = []
     bases: list[Factor] = []
     used = {*left, *right, *out}
-    for term, outer in ((x, left), (y, right)):
+    for term, outer in sorted(((x, left), (y, right)), key=lambda pair: pair[0].basis is None):
         names = dict(zip(term.out, outer, strict=True))
         for label, axis in term.axes.items():
             if label not in names:
@@ -217,6 +217,19 @@ def _join(x: Term, y: Term, left: Labels, right: Labels, out: Labels, axes: Mapp
         factors += [_renamed(f, names) for f in term.factors]
         bases += [_renamed(term.basis, names)] if term.basis is not None else []
     return Term(bases[0] if bases else None, tuple(factors), out, found, x.negative != y.negative)
+
+
+def placed(builder: Builder, term: Term, axes: Axes) -> Term:
+    """The same term with all factors along axes of the same names: ``axes`` where the term itself has some, then those
+    of the basis. An axis can go by another name where it only has the same size (``concat``)."""
+    known = dict(term.axes) | dict(zip(term.out, axes, strict=True))
+    if term.basis is not None:
+        known |= dict(zip(term.basis.labels, builder.axes(term.basis.value), strict=True))
+    factors = (
+        replace(f, value=builder.broadcast(f.value, tuple(known[x] for x in f.labels), tuple(range(len(f.labels)))))
+        for f in term.factors
+    )
+    return replace(term, factors=tuple(factors), axes=known)
 
 
 def _repeated(term: Term, own: Labels, axes: Axes) -> Term:

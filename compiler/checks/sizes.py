@@ -37,7 +37,7 @@ def fitting_sizes(program: Program, preferred: Iterable[int], given: Mapping[str
     own = {dim.name: dim.alias or dim.name for dim in program.dims}
     fixed = related_sizes(program.dims, given or {})
     sizes = dict(zip(dict.fromkeys(own.values()), preferred, strict=False))
-    sizes |= {name: fixed[name] for name in sizes.keys() & fixed.keys()}
+    sizes |= {name: fixed[name] for name in own.values() if name in fixed}
     while True:
         bound = related_sizes(program.dims, sizes)
         short = [size for size in _must_not_be_negative(program) if size.bind(bound) < 0]

@@ -185,7 +185,7 @@ class _Kernel:
             "segment": ("", ""),
         }[tensor.place]
         if self.kernel.packed and tensor.place in cpp_packed.ROW_INDEX:
-            index, extent = cpp_packed.index(tensor, self.layout.rows)
+            index, extent = cpp_packed.index(tensor, self.layout.rows, self.chunk)
         if tensor.strided:
             text = "" if self.kernel.packed else f"sequence * {tensor.name}_sb + "
             text += f"{head} * {tensor.name}_sh"
@@ -263,6 +263,7 @@ def _grouped(text: str) -> str:
 
 _ORDER = {
     "forward": ("invariant", "initial", "checkpoint", "step", "final"),
+    "reverse": ("invariant", "initial", "step", "checkpoint", "final"),
     "backward": (
         "replay_invariant", "invariant", "initial", "replay_initial", "replay_step", "step", "products", "final",
     ),

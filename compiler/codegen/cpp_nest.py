@@ -312,7 +312,7 @@ class _Printer:
             self.emit(f"simd::put({part}, {self._joined(s, f'simd::get({part})', value)});", s)
         elif not s.labels:
             across = ("simd::greatest" if s.op == "amax" else "simd::total") if self.lane else ""
-            self.emit(f"{s.target} = {across}({value});", s)
+            self.emit(f"{self.memory.homes.get(s.target, s.target)} = {across}({value});", s)
         else:
             own = self.memory.own(s.target, s.labels)
             if _adds(s):

@@ -44,14 +44,14 @@ def place(kernel: Kernel) -> Iterator[str]:
     yield "[[maybe_unused]] const int rows = most;"
 
 
-def index(tensor: Tensor, rows: int) -> tuple[str, str]:
+def index(tensor: Tensor, rows: int, chunk: int | None) -> tuple[str, str]:
     """The index of a program's first element before a tensor's own axes, and how many there are, where packed
     sequences differ from others; what each row adds is in ``ROW_INDEX``."""
     if tensor.place == "step":
         return "head", "steps * heads"
     if tensor.place == "sequence":
         return ("head" if rows > 1 else "sequence * heads + head"), "batch * heads"
-    return ("head" if rows > 1 else "slot * heads + head"), ""
+    return ("head" if rows > 1 else "slot * heads + head"), f"(steps / {chunk} + batch) * heads"
 
 
 def first_step(rows: int) -> str:

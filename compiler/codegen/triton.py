@@ -26,7 +26,7 @@ def blocks(kernel: Kernel) -> dict[str, list[Line]]:
     printed["advance"] = [Line(f"p_{t.name} += {sign}{_stride(kernel.layout, t)}") for t in moving]
     printed["block"] = [Line(text) for text in _block(kernel)]
     written = [t for t in kernel.tensors if t.place == "checkpoint" and t.name not in kernel.walked]
-    moves = [Line(f"p_{t.name} += heads * {_numel(kernel.layout, t)}") for t in written]
+    moves = [Line(f"p_{t.name} += {sign}heads * {_numel(kernel.layout, t)}") for t in written]
     printed["checkpoint"] = printed.get("checkpoint", []) + moves
     if "algorithm" in kernel.facts:
         facts = kernel.facts
@@ -181,11 +181,11 @@ def _base(kernel: Kernel, tensor: Tensor) -> str:
         return f"t * {tensor.name}_st + {head}.to(tl.int64) * {tensor.name}_sh"
     if tensor.strided:
         return f"i_b * {tensor.name}_sb + t * {tensor.name}_st + {head}.to(tl.int64) * {tensor.name}_sh"
-    local = _walked_before(kernel)
+    local, chunk = _walked_before(kernel), kernel.facts.get("chunk")
     slot = {
         "right": "0",
-        "left": f"begin // {layout.rows} + tl.cdiv(count, {layout.rows}) - 1",
-        "apart": f"begin // {kernel.facts.get('chunk')} + i_c",
+        "left": f"begin // {chunk} + tl.cdiv(count, {chunk}) - 1",
+        "apart": f"begin // {chunk} + i_c",
     }[kernel.walk]
     index, extent = {
         "step": (f"(i_b * steps + t) * {tensor.heads} + {head}", f"batch * steps * {tensor.heads}"),

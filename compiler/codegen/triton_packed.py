@@ -51,16 +51,20 @@ def _whole(kernel: Kernel) -> Iterator[str]:
 
 
 def _part(kernel: Kernel) -> Iterator[str]:
-    """From the last step of a part to its first."""
+    """From the last step of a part to its first; without chunks a sequence is one part."""
     chunk = kernel.facts["chunk"]
+    if chunk is None:
+        yield "length = (end - begin).to(tl.int32)"
+        yield "t = end - 1 if direction > 0 else begin"
+        return
     yield f"size = tl.cdiv(tl.cdiv(end - begin, {chunk}), parts) * {chunk}"
     yield "low = tl.minimum(part * size, end - begin)"
     yield "high = tl.minimum(low + size, end - begin)"
     yield "length = (high - low).to(tl.int32)"
     yield from _row(kernel, "")
     if kernel.layout.along == "steps":
-        yield f"low += {_last_block(kernel)}"
-        yield "t = begin + low if direction > 0 else end - 1 - low"
+        yield f"before = low + {_last_block(kernel)}"
+        yield "t = begin + before if direction > 0 else end - 1 - before"
     else:
         yield "t = begin + high - 1 if direction > 0 else end - high"
 
@@ -97,13 +101,13 @@ _WALKS = {"right": _whole, "left": _part, "apart": _chunk}
 
 def index(kernel: Kernel, tensor: Tensor) -> tuple[str, str]:
     """The index of a program's first element before a tensor's own axes, and how many there are."""
-    chunk, blocks = kernel.facts["chunk"], kernel.layout.along == "steps"
+    chunk = kernel.facts["chunk"]
     row, slot = "row", f"(begin // {chunk} + i_b)"
     if kernel.walk == "apart":
         slot = "slot"
     elif kernel.walk == "left":
-        row = f"(row + {_last_block(kernel)})" if blocks else "(row + length - 1)"
-        slot = f"((begin + low) // {chunk} + i_b)" if blocks else slot
+        row = f"(row + {_last_block(kernel)})" if kernel.layout.along == "steps" else "(row + length - 1)"
+        slot = f"((begin + low) // {chunk} + i_b + tl.cdiv(length, {chunk}) - 1)"
     return {
         "step": (f"t * {tensor.heads}", f"steps * {tensor.heads}"),
         "segment": (f"{row} * heads", "(steps // parts + batch * pad) * heads"),

@@ -18,6 +18,7 @@ from ..ir.size import Size
 from ..ir.types import Axes, Axis
 from .chunk import PHASES, ChunkOptions, chunk_adjoint, roles_and_facts
 from .chunk_blocks import AGAIN, BLOCKS
+from .ends import both
 from .kernel_ir import Kernel, Ref, Statement, Tensor, Walk
 from .layout import ROWS, Label, Layout, identifier, labels_of
 from .recurrent import Maker, read, store
@@ -29,11 +30,12 @@ INVERSE = (Axis("row of a chunk", Size(0)), Axis("column of a chunk", Size(0)))
 
 @dataclass(frozen=True)
 class Schedule:
-    """The kernels of each direction, in order of launch."""
+    """The kernels of each direction, in order of launch; ``ended`` is backward with cotangents of end states."""
 
     infer: tuple[Kernel, ...]
     forward: tuple[Kernel, ...]
     backward: tuple[Kernel, ...]
+    ended: tuple[Kernel, ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Chunked:
     def kernels(self) -> tuple[Kernel, ...]:
         """All of them, each once."""
         schedules = (self.fused, self.split)
-        found = [k for s in schedules for group in (s.infer, s.forward, s.backward) for k in group]
+        found = [k for s in schedules for group in (s.infer, s.forward, s.backward, s.ended) for k in group]
         return tuple({kernel.name: kernel for kernel in found}.values())
 
 
@@ -68,12 +70,13 @@ def lower_chunk(
     walker = maker if narrow in (None, layout) else ChunkMaker(program, form, narrow or layout, options, wide)
     prepare = (maker.forwards("prepare"),) if maker.facts.substeps else ()
     split = (*prepare, walker.forwards("states"), maker.forwards("outputs"))
-    fused = Schedule((walker.forwards("infer"),), (walker.forwards("forward"),), (maker.backwards("backward"),))
+    back = both([maker.backwards("backward")])
+    fused = Schedule((walker.forwards("infer"),), (walker.forwards("forward"),), *back)
     costates = walker.backwards("costates")
     if any(tensor.copies for tensor in costates.tensors):  # a state without columns has a part in every tile
         costates = maker.backwards("costates")
-    back = (costates, maker.backwards("gradients"))
-    return Chunked(form, maker.layout, layout.rows, fused, Schedule(split, split, back))
+    back = both([costates, maker.backwards("gradients")])
+    return Chunked(form, maker.layout, layout.rows, fused, Schedule(split, split, *back))
 
 
 class ChunkMaker(Maker):
@@ -318,10 +321,11 @@ class ChunkMaker(Maker):
             sections["before_back"] = tuple(read(t, ref.name, ref.labels) for t, ref in zip(kept, carried, strict=True))
             return kept
         starts = [self.each(f"d_{s.name}_end", "sequence", s.axes) for s in program.states]
-        ends = [self.each(f"d_{s.name}_start", "sequence", s.axes) for s in program.states]
         initial = tuple(read(t, ref.name, ref.labels) for t, ref in zip(starts, carried, strict=True))
         sections["initial"] = (*initial, *sections.get("initial", ()))
-        final = tuple(store(t, ref) for t, ref in zip(ends, carried, strict=True))
+        given = program.states if self.options.started else ()
+        ends = [self.each(f"d_{s.name}_start", "sequence", s.axes) for s in given]
+        final = tuple(store(t, ref) for t, ref in zip(ends, carried, strict=False))
         sections["final"] = (*final, *sections.get("final", ()))
         if "checkpoint" not in blocks:
             return [*starts, *ends]

@@ -26,7 +26,7 @@ MOST_FACTORS = 6
 
 def factor_program(program: Program, sizes: Mapping[str, int]) -> Program:
     """The same recurrence with its products in the cheapest order at these sizes."""
-    body, written = _rewrite(program.body, program.roots(), sizes)
+    body, written = rewrite(program.body, program.roots(), sizes)
     states = tuple(replace(s, next=written[s.next]) for s in program.states)
     outputs = tuple(replace(o, value=written[o.value]) for o in program.outputs)
     return replace(program, states=states, outputs=outputs, body=body)
@@ -35,7 +35,7 @@ def factor_program(program: Program, sizes: Mapping[str, int]) -> Program:
 def factor_adjoint(step: AdjointStep, sizes: Mapping[str, int]) -> AdjointStep:
     """The same adjoint step with its products in the cheapest order; values of the step itself keep their places."""
     weights = {value for _, value in step.params if value is not None}
-    body, written = _rewrite(step.body, step.roots(), sizes, step.own, weights)
+    body, written = rewrite(step.body, step.roots(), sizes, step.own, weights)
 
     def rewritten(named: Iterable[tuple[str, int | None]]) -> tuple[tuple[str, int | None], ...]:
         return tuple((name, None if value is None else written[value]) for name, value in named)
@@ -44,7 +44,7 @@ def factor_adjoint(step: AdjointStep, sizes: Mapping[str, int]) -> AdjointStep:
     return replace(step, body=body, inputs=inputs, params=params, states=states)
 
 
-def _rewrite(
+def rewrite(
     body: Body,
     roots: Iterable[int],
     sizes: Mapping[str, int],

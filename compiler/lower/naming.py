@@ -9,7 +9,7 @@ from .kernel_ir import INTEGERS, PACKED_INTEGERS
 
 _PYTHON = """
 tl triton pid i i_b i_h i_r i_c o_rows m_rows r_t last block blocks chunk range float
-cu_seqlens length size row slot here left low high
+cu_seqlens length size row slot here left low high before early
 """
 _CPP = """
 simd real user vec room rest program programs threads tensors numbers share groups group head sequence rows step end
@@ -34,7 +34,8 @@ _VARIABLE = re.compile(
 _PREFIX = re.compile(r"_*(d|heads)_")
 _SUFFIX = re.compile(
     r".*_(start|end|before|after|checkpoint|ptr|s[bth]|s\d+)_*"
-    r"|(factor|product|adjoint_product|tap|before|operand|forward_operand|adjoint_operand|read)_\d+_*|between_\d+_\d+_*"
+    r"|(factor|product|adjoint_product|tap|before|operand|forward_operand|adjoint_operand|read)_\d+_*"
+    r"|between_\d+_\d+_*|row_.*"
 )
 
 

@@ -141,10 +141,17 @@ class _Maker:
             cuts = self._cuts(roots, index, owner)
             for position in cuts:
                 taken = handed[owner(position)]
-                taken.setdefault(position, f"between_{owner(position)}_{len(taken)}")
+                taken.setdefault(position, self._name(f"between_{owner(position)}_{len(taken)}"))
             names = {p: handed[owner(p)][p] for p in cuts}
             made.append(Pass(self._program(states, own, names), tuple(handed[index].values())))
         return tuple(reversed(made))
+
+    def _name(self, name: str) -> str:
+        """A name like this that the author does not use."""
+        items = (*self.program.leaves(), *self.program.outputs)
+        while any(item.name == name for item in items):
+            name += "_"
+        return name
 
     def _cuts(self, roots: Iterable[int], index: int, owner: Callable[[int], int]) -> list[int]:
         """Values of earlier passes that the roots need."""

@@ -136,6 +136,9 @@ def layout(
     rows = sum(pair.read is not None or len(form.links) > 1 for link in form.links for pair in link.pairs)
     steps = power_of_two(chunk) if chunk else max(LEAST_STEPS, STEPS // power_of_two(max(1, rows)))
     tiled = tuple(name for name in columns if blocks[name] < extents[name])
+    whole = [name for name in extents if name not in tiled]
+    for name in whole:  # one may be another by a different name
+        blocks[name] = max(blocks[other] for other in whole if extents[other] == extents[name])
     order = {name: rank for rank, name in enumerate(names)}
     held = blocks[form.mix.name] * max((blocks[name] for name in columns), default=1)
     warps = 8 if held > 64 * 64 else 4

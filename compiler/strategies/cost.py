@@ -73,13 +73,15 @@ class Cost:
         )
 
 
-def recurrent_cost(program: Program, layout: Layout, chunk: int) -> Cost:
-    """Every step by itself: states before each step are written and read back for the backward."""
+def recurrent_cost(program: Program, layout: Layout, chunk: int, rows: int | None = None) -> Cost:
+    """Every step by itself: states before each step are written and read back for the backward, or ``rows`` numbers
+    are moved instead."""
     sizes = layout.sizes
     states = sum(_numel(s.axes, sizes) for s in program.states)
+    moved = states * (2 + 2 / chunk) if rows is None else rows
     tiles = math.prod(layout.count(name) for name in layout.tiles)
     other = 4 * _operations(program, sizes)
-    return Cost(_io(program, sizes) + 4 * states * (2 + 2 / chunk), 0.0, other, 4 * DEPENDENT / min(tiles, 4), 4)
+    return Cost(_io(program, sizes) + 4 * moved, 0.0, other, 4 * DEPENDENT / min(tiles, 4), 4)
 
 
 def stepwise_cost(program: Program, sizes: Mapping[str, int]) -> Cost:

@@ -13,6 +13,7 @@ from ..options import KernelOptions
 from . import chunk, recurrent, scan, stepwise
 from .chunk import PassPlan
 from .cost import Cost, chunk_cost, recurrent_cost, scan_cost, stepwise_cost
+from .two_pass import Backward
 from .verdict import Verdict
 
 Groups = tuple[Group, ...] | Reason
@@ -21,6 +22,7 @@ Planned = tuple[PassPlan, ...] | Reason
 
 def gpu_verdicts(
     core: Program,
+    way: Backward,
     layout: Layout,
     groups: Groups,
     planned: Planned,
@@ -28,12 +30,15 @@ def gpu_verdicts(
     options: KernelOptions,
     checkpoint: int,
 ) -> tuple[Verdict, ...]:
-    """Of chunk, scan, recurrent and stepwise; ``layout`` is that of the recurrent kernels."""
+    """Of chunk, scan, recurrent and stepwise; ``layout`` is that of the recurrent kernels, ``way`` how they go
+    backward."""
+    walked = core if way.passes is None else way.passes.infer
+    walks = recurrent.verdict(walked, layout).and_(way.reason)
     scanned = _scan_verdict(core, groups, planned, sizes)
     return (
         _with_cost(chunk.verdict(planned, sizes), lambda: _chain_cost(planned, sizes)),
         _with_cost(scanned, lambda: _scan_cost(core, groups, planned, sizes, options)),
-        _with_cost(recurrent.verdict(core, layout), lambda: recurrent_cost(core, layout, checkpoint)),
+        _with_cost(walks, lambda: recurrent_cost(walked, layout, checkpoint, way.rows)),
         _with_cost(stepwise.verdict(core), lambda: stepwise_cost(core, layout.sizes)),
     )
 

@@ -46,7 +46,7 @@ def layout(program: Program, sizes: Mapping[str, int], tiles: Mapping[str, int] 
     """
     extents = axis_sizes(program, sizes)
     free = [name for name in independent_axes(program) if name not in matrix_axes(program)]
-    lane = _lane_axis(program)
+    lane = _lane_axis(program, extents)
     order = {name: rank for name, rank in axis_order(program).items() if name != lane}
     if lane is not None:
         order[lane] = len(order) + 1
@@ -85,25 +85,26 @@ def stepwise_verdict() -> Verdict:
     return Verdict(STEPWISE, False, "it is for GPUs whose chips cannot hold a recurrence; here the caches can")
 
 
-def _lane_axis(program: Program) -> str | None:
+def _lane_axis(program: Program, sizes: Mapping[str, int]) -> str | None:
     """The axis of the largest state along which a step sums least: sums across lanes are dear."""
     states = sorted(program.states, key=lambda state: -len(state.axes))
     if not states or not states[0].axes:
         return None
-    sums = _summed(program)
+    sums = _summed(program, sizes)
     names = [axis.name for axis in states[0].axes]
     return min(reversed(names), key=lambda name: sums[name])
 
 
-def _summed(program: Program) -> Counter[str]:
-    """How often a step sums what depends on the state along each axis, and has no such axis afterwards."""
+def _summed(program: Program, sizes: Mapping[str, int]) -> Counter[str]:
+    """How many numbers that depend on the state a step sums along each axis that is gone afterwards."""
     body, of_state = program.body, depends_on(program.body, ("state",))
     found: Counter[str] = Counter()
     for position in live(body, program.roots()):
         instr = body[position]
         if instr.op in ("contract", "sum", "amax") and of_state[position]:
             before = {axis.name for arg in instr.args for axis in body[arg].axes}
-            found.update(before - {axis.name for axis in instr.axes})
+            count = math.prod(sizes[name] for name in before)
+            found.update(dict.fromkeys(before - {axis.name for axis in instr.axes}, count))
     return found
 
 

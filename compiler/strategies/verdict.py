@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,10 @@ class Verdict:
     reason: str
     seconds: float = 0.0
     cost: str = ""
+
+    def and_(self, more: str) -> Verdict:
+        """The same with more to say where it applies."""
+        return replace(self, reason=f"{self.reason}; {more}") if self.applies else self
 
 
 def choose(verdicts: Sequence[Verdict], strategy: str) -> str:

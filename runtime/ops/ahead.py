@@ -22,6 +22,7 @@ from ...compiler.codegen.triton import constants, strides
 from ...compiler.codegen.triton_packed import CU_SEQLENS
 from ...compiler.ir.program import Program
 from ...compiler.kernels import compile_kernels
+from ...compiler.lower.ends import VARIANT
 from ...compiler.lower.kernel_ir import Kernel
 from ...compiler.options import KernelOptions
 from ...compiler.targets import TARGETS, Target, register_limit, warps
@@ -101,7 +102,7 @@ def _measure_here(request: Mapping[str, Any]) -> Iterator[Resources]:
         path = Path(folder) / "kernels.py"
         path.write_text(compiled.generated.text)
         module = load_module(path, f"recurra_ahead_{program.name}")
-        for kernel in compiled.kernels:
+        for kernel in (k for k in compiled.kernels if VARIANT not in k.facts):
             for target in TARGETS:
                 if target.name in request["targets"]:
                     yield _compile(module, kernel, target, request)

@@ -23,6 +23,15 @@ def extents(core: Program, tensors: Sequence[Tensor]) -> tuple[int, int]:
     return start.shape[0], start.shape[1]
 
 
+def of_ends(core: Program, tensors: Sequence[Tensor], ends: Sequence[Tensor | None]) -> list[Tensor]:
+    """The cotangents of end states, zero for those that nobody uses: start states are as large."""
+    starts = tensors[len(tensors) - len(core.states) :]
+    return [
+        torch.zeros_like(start, memory_format=torch.contiguous_format) if given is None else given
+        for start, given in zip(starts, ends, strict=True)
+    ]
+
+
 def entering(tensor: kernel_ir.Tensor, layout: Layout, cotangent: Tensor) -> Tensor:
     """A cotangent from outside as a kernel takes it: tiles that share a state each carry a part of its cotangent, so
     that only the first one may begin with what comes from outside."""

@@ -76,6 +76,7 @@ class Chained:
         tensors: Sequence[Tensor],
         kept: Sequence[Tensor],
         cotangents: Sequence[Tensor],
+        ends: Sequence[Tensor | None],
         steps: int,
         reverse: bool,
         cu_seqlens: Tensor | None,
@@ -86,15 +87,16 @@ class Chained:
         names = [name for names in self.handed for name in names]
         between = dict(zip(names, kept[len(kept) - len(names) :], strict=True))
         known |= {("input", name): value for name, value in between.items()}
-        asked = dict(zip((*(o.name for o in core.outputs), *(s.name for s in core.states)), cotangents, strict=True))
+        asked = dict(zip((o.name for o in core.outputs), cotangents, strict=True))
+        carried = dict(zip((s.name for s in core.states), ends, strict=True))
         found: dict[tuple[str, str], Tensor] = {}
         end = len(kept) - len(names)
         for part in reversed(self.parts):
             own, start = part.core, end - part.kept
             args = self._arguments(part, known)
             seeds = [self._seed(o.name, asked, found, between) for o in own.outputs]
-            seeds += [asked[s.name] for s in own.states]
-            results = part.backward(args, kept[start:end], seeds, steps, reverse, cu_seqlens)
+            last = [carried[s.name] for s in own.states]
+            results = part.backward(args, kept[start:end], seeds, last, steps, reverse, cu_seqlens)
             for leaf, value in zip(self._names(part), results, strict=True):
                 found[leaf] = found[leaf] + value if leaf in found else value
             end = start

@@ -60,6 +60,7 @@ class ChunkExecutor:
         tensors: Sequence[Tensor],
         kept: Sequence[Tensor],
         cotangents: Sequence[Tensor],
+        ends: Sequence[Tensor | None],
         steps: int,
         reverse: bool,
         cu_seqlens: Tensor | None,
@@ -68,12 +69,18 @@ class ChunkExecutor:
         core, layout = self.core, self.lowered.layout
         arguments, extent = self._arguments(tensors, steps, reverse, cu_seqlens)
         arguments |= {t.name: value for t, value in zip(self._kept(), kept, strict=True)}
-        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
-        kernels = self._schedule(extent, tensors).backward
+        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=True)}
+        schedule = self._schedule(extent, tensors)
+        ended = any(given is not None for given in ends)
+        kernels = schedule.ended if ended else schedule.backward
         tensors_of = {t.name: t for kernel in kernels for t in kernel.tensors}
-        for state, given in zip(core.states, cotangents[len(core.outputs) :], strict=True):
-            name = f"d_{state.name}_end"
-            arguments[name] = entering(tensors_of[name], layout, given)
+        for state, given in zip(core.states, ends, strict=True) if ended else ():
+            tensor = tensors_of[f"d_{state.name}_end"]
+            arguments[tensor.name] = (
+                tensors[-1].new_zeros(shape(tensor, layout, extent), dtype=torch.float32)
+                if given is None
+                else entering(tensor, layout, given)
+            )
         params = {p.name for p in core.params}
         room = {name: self._gradient(t, extent, arguments) for name, t in tensors_of.items() if name not in arguments}
         partial = self._stacked(params, tensors_of, room)

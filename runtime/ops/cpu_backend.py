@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -13,12 +14,16 @@ from ...compiler.ir.program import Program
 from ...compiler.kernels import compile_kernels
 from ...compiler.lower.native import Native
 from ...compiler.lower.split import split
+from ...compiler.lower.two_pass import TwoPassKernels
 from ...compiler.options import KernelOptions, Options
+from ...compiler.strategies.two_pass import possible
 from ..store import native as library
 from ..store.toolchain import NoCompiler, toolchain
+from ..variant import Variant
 from . import generated
 from .generated import Build
 from .native import NativeKernels
+from .native_two_pass import NativeTwoPass
 
 DTYPES = {"float32": "float", "float64": "double", "bfloat16": "bfloat16", "float16": "float16"}
 """The element types that kernels take, with their names in C++."""
@@ -50,8 +55,12 @@ def build(
         main=compiled.generated.main,
         extra_flags=(f"-DREAL={real}", f"-DUSER={DTYPES[options.dtype]}"),
     )
-    assert isinstance(compiled.lowered, Native)
-    kernels = NativeKernels(compiled.split.core, compiled.lowered, library.load(path), getattr(torch, options.dtype))
+    core, lowered, dtype = compiled.split.core, compiled.lowered, getattr(torch, options.dtype)
+    if isinstance(lowered, TwoPassKernels):
+        kernels: NativeKernels = NativeTwoPass(core, lowered, library.load(path), dtype)
+    else:
+        assert isinstance(lowered, Native)
+        kernels = NativeKernels(core, lowered, library.load(path), dtype)
     return Build(path.parent.name, compiled, kernels, str(path.parent / compiled.generated.main))
 
 
@@ -67,25 +76,37 @@ def run(
     cu_seqlens: Tensor | None = None,
     strategy: str = "auto",
     options: Options | None = None,
+    two_pass: bool = False,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """All steps of a recurrence on native kernels; arguments and results as :func:`reference.run`."""
-    chosen = kernel_options(options or Options(), inputs or {**params, **initial}, packed=cu_seqlens is not None)
+    """All steps of a recurrence on native kernels; arguments and results as :func:`reference.run`.
+
+    ``two_pass`` as in :class:`KernelOptions`.
+    """
+    given = inputs or {**params, **initial}
+    chosen = kernel_options(options or Options(), given, packed=cu_seqlens is not None, two_pass=two_pass)
     return generated.run(
         build, program, sizes, inputs, params, initial, chosen,
         steps=steps, reverse=reverse, cu_seqlens=cu_seqlens, strategy=strategy,
     )  # fmt: skip
 
 
-def variants(program: Program) -> dict[str, Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]]:
+def variants(program: Program, sizes: Mapping[str, int]) -> dict[str, Variant]:
     """Ways to run that only large problems take by themselves, by name: for verification at small sizes.
 
-    Everything cut into pieces: several tiles per independent axis, several chunks.
+    Everything cut into pieces: several tiles per independent axis, several chunks; and a backward in two passes.
     """
-    tiles = tuple((name, 2) for name in independent_axes(split(program).core))
-    return {"pieces": partial(run, options=Options(checkpoint=2, tiles=tiles))}
+    core = split(program).core
+    tiles = tuple((name, 2) for name in independent_axes(core))
+    found = {"pieces": Variant(partial(run, options=Options(checkpoint=2, tiles=tiles)))}
+    if possible(core):
+        found["two passes"] = Variant(partial(run, options=Options(tiles=tiles), two_pass=True))
+    return found
 
 
-def kernel_options(options: Options, given: Mapping[str, Tensor], *, packed: bool = False) -> KernelOptions:
+def kernel_options(
+    options: Options, given: Mapping[str, Tensor], *, packed: bool = False, two_pass: bool = False
+) -> KernelOptions:
     """What a user's options come to for these inputs (or what is given besides, where a recurrence has none)."""
     dtype = str(generated.result_dtype(given)).removeprefix("torch.")
-    return KernelOptions(chunk=options.checkpoint, strided=True, packed=packed, tiles=options.tiles, dtype=dtype)
+    found = KernelOptions(chunk=options.checkpoint, strided=True, packed=packed, tiles=options.tiles, dtype=dtype)
+    return replace(found, two_pass=two_pass)

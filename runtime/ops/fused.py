@@ -14,7 +14,8 @@ from ...compiler.ir.program import Program
 from ...compiler.lower import kernel_ir
 from ...compiler.lower.recurrent import Recurrent
 from ...compiler.lower.scan import Scan
-from .arguments import add, entering, gradient_shapes, gradients, letters, over_copies
+from ...compiler.lower.two_pass import TwoPassKernels
+from .arguments import add, entering, gradient_shapes, gradients, letters, of_ends, over_copies
 from .launch import Extent, Packed, called, launch, shape
 
 SEGMENT_BYTES = 1 << 29
@@ -33,7 +34,7 @@ class Fused:
     """
 
     core: Program
-    lowered: Recurrent | Scan
+    lowered: Recurrent | Scan | TwoPassKernels
     module: Any
     segment: int | None = None
 
@@ -69,19 +70,20 @@ class Fused:
         tensors: Sequence[Tensor],
         kept: Sequence[Tensor],
         cotangents: Sequence[Tensor],
+        ends: Sequence[Tensor | None],
         steps: int,
         reverse: bool,
         cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states.
 
-        ``cotangents`` are contiguous: outputs in their own dtype, end states in float32.
+        All are contiguous: ``cotangents`` of outputs in their dtype, those of end states in float32.
         """
         core = self.core
         arguments, whole = self._arguments(tensors, steps, reverse, cu_seqlens)
         arguments |= {f"{s.name}_checkpoint": c for s, c in zip(core.states, kept, strict=True)}
-        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
-        carried = dict(zip((s.name for s in core.states), cotangents[len(core.outputs) :], strict=True))
+        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=True)}
+        carried = dict(zip((s.name for s in core.states), of_ends(core, tensors, ends), strict=True))
         per_step = {t.name: self._room(t, whole, arguments[t.name[2:]]) for t in self._gradients("step")}
         sums: dict[str, Tensor] = {}
         for number, extent in enumerate(self._segments(whole)):
@@ -95,6 +97,12 @@ class Fused:
         """Empty tensors like those that ``backward`` returns, for tracing."""
         return gradient_shapes(tensors)
 
+    @property
+    def _rebuilding(self) -> Recurrent | Scan:
+        """Kernels whose backward rebuilds the states."""
+        assert isinstance(self.lowered, Recurrent | Scan)
+        return self.lowered
+
     def _segment_backward(
         self,
         arguments: Mapping[str, Tensor],
@@ -104,7 +112,7 @@ class Fused:
         last: bool,
     ) -> dict[str, Tensor]:
         """One segment: the cotangents of the states at its end become those at its start."""
-        lowered, states = self.lowered, self.core.states
+        lowered, states = self._rebuilding, self.core.states
         like = arguments[f"{states[0].name}_start"]
         scratch = [t for kernel in lowered.backward for t in kernel.tensors if t.place == "segment"]
         partial, starts = self._gradients("partial"), self._gradients("sequence", "_start")
@@ -114,12 +122,12 @@ class Fused:
         if isinstance(extent, Packed) and extent.parts > 1:
             for name in {t.name for p in lowered.products for t in (p.left, p.right)}:
                 room[name].zero_()  # sequences need not fill their rows, and the products below read all
-        ends = {
+        entered = {
             t.name: entering(t, lowered.layout, carried[s.name]) if last else carried[s.name]
             for t, s in zip(self._gradients("sequence", "_end"), states, strict=True)
         }
         for kernel in lowered.backward:
-            launch(self.module, kernel, {**arguments, **room, **ends}, extent)
+            launch(self.module, kernel, {**arguments, **room, **entered}, extent)
         for tensor in partial:
             add(sums, tensor.name[2:], room[tensor.name].flatten(0, len(tensor.copies)).sum(0))
         for product in lowered.products:
@@ -145,7 +153,7 @@ class Fused:
     def _gradients(self, place: str, ending: str = "") -> list[kernel_ir.Tensor]:
         """Gradients that the adjoint kernel writes (or carries) at a place."""
         outputs = {f"d_{o.name}" for o in self.core.outputs}
-        tensors = [t for t in self.lowered.adjoint.tensors if t.place == place and t.name not in outputs]
+        tensors = [t for t in self._rebuilding.adjoint.tensors if t.place == place and t.name not in outputs]
         return [t for t in tensors if t.name.startswith("d_") and t.name.endswith(ending)]
 
     def _shape(self, tensor: kernel_ir.Tensor, extent: Extent | Packed) -> tuple[int, ...]:
@@ -173,6 +181,6 @@ class Fused:
         if self.segment is not None:
             return self.segment
         step = Extent(1 if isinstance(whole, Packed) else whole.batch, 1, whole.heads, 1, self.lowered.chunk)
-        tensors = {t.name: t for k in self.lowered.backward for t in k.tensors if t.place == "segment"}
+        tensors = {t.name: t for k in self._rebuilding.backward for t in k.tensors if t.place == "segment"}
         size = 4 * sum(math.prod(self._shape(t, step)) for t in tensors.values())
         return SEGMENT_BYTES // max(1, size)

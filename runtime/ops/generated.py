@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -97,11 +97,10 @@ def run(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """All steps of a recurrence on generated kernels; arguments and results as :func:`reference.run`.
 
-    ``options.packed`` says whether ``cu_seqlens`` are given.
+    ``options.packed`` says whether ``cu_seqlens`` are given, ``options.started`` whether start states are.
     ``segment`` is the number of steps that the backward pass holds at a time, where the backend has such a choice.
     """
     tensors = (*inputs.values(), *params.values(), *initial.values())
-    options = replace(options, started=bool(initial))
     kernels = kernels_for(build, program, sizes, options, strategy, segment)
     parts = kernels.compiled.split
     batch, heads = reference.extent(inputs, params, initial)
@@ -164,16 +163,19 @@ def _starts(
     heads: int,
     like: Tensor,
 ) -> list[Tensor]:
-    missing = [s.start for s in program.states if s.name not in initial]
+    body = program.body
+    missing = [s.start for s in program.states if s.name not in initial and body[s.start].op != "const"]
     values = reference.evaluate(program.body, missing, {}, sizes, 2, like=like) if missing else {}
     starts = []
     for state in program.states:
         if state.name in initial:
             starts.append(initial[state.name])
+            continue
+        shape = (sequences, heads, *(axis.size.bind(sizes) for axis in state.axes))
+        if body[state.start].op == "const":
+            starts.append(like.new_full(shape, body[state.start].attrs[0]))
         else:
-            shape = (sequences, heads, *(axis.size.bind(sizes) for axis in state.axes))
-            value = values[state.start].reshape((1,) * len(shape)).expand(shape)
-            starts.append(value)
+            starts.append(values[state.start].reshape((1,) * len(shape)).expand(shape))
     return starts
 
 

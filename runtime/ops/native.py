@@ -16,8 +16,9 @@ from ...compiler.lower import kernel_ir
 from ...compiler.lower.kernel_ir import Kernel
 from ...compiler.lower.layout import Layout
 from ...compiler.lower.native import Native
+from ...compiler.lower.two_pass import TwoPassKernels
 from . import pool
-from .arguments import extents, gradient_shapes, gradients, named, over_copies
+from .arguments import extents, gradient_shapes, gradients, named, of_ends, over_copies
 
 STREAMED = 1 << 24
 """Bytes of results per step from which on they are written past the caches."""
@@ -52,7 +53,7 @@ class NativeKernels:
     """The kernels of one recurrence, loaded as a shared library, for tensors of one dtype."""
 
     core: Program
-    lowered: Native
+    lowered: Native | TwoPassKernels
     library: ctypes.CDLL
     dtype: torch.dtype
 
@@ -92,22 +93,24 @@ class NativeKernels:
         tensors: Sequence[Tensor],
         kept: Sequence[Tensor],
         cotangents: Sequence[Tensor],
+        ends: Sequence[Tensor | None],
         steps: int,
         reverse: bool,
         cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Gradients of inputs, params and start states, from those of outputs and end states.
 
-        ``cotangents`` are contiguous: outputs in their own dtype, end states in the compute type.
+        All are contiguous: ``cotangents`` of outputs in their dtype, those of end states in the compute type.
         """
+        assert isinstance(self.lowered, Native)
         core, kernel = self.core, self.lowered.backward
         extent = self._extent(tensors, steps, reverse, cu_seqlens)
         arguments = self._arguments(tensors)
         arguments |= {f"{s.name}_checkpoint": c for s, c in zip(core.states, kept, strict=True)}
-        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
+        arguments |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=True)}
         by_name = {t.name: t for t in kernel.tensors if t.place != "segment"}
-        for state, given in zip(core.states, cotangents[len(core.outputs) :], strict=True):
-            arguments[f"d_{state.name}_end"] = _entering(by_name[f"d_{state.name}_end"], given, self.lowered)
+        for state, given in zip(core.states, of_ends(core, tensors, ends), strict=True):
+            arguments[f"d_{state.name}_end"] = entering(by_name[f"d_{state.name}_end"], given, self.lowered.layout)
         for tensor in by_name.values():
             if tensor.name not in arguments:
                 arguments[tensor.name] = pool.empty(*self._shape(tensor, extent))
@@ -180,7 +183,7 @@ class NativeKernels:
         """Run one kernel; ``arguments`` stay bound for as long as it runs."""
         callers = [t for t in kernel.tensors if t.place != "segment"]
         written = [arguments[t.name] for t in callers if t.place == "step" and not t.strided]
-        numbers = replace(extent, past=int(_past_the_caches(written, self.lowered.layout))).numbers()
+        numbers = replace(extent, past=int(_past_the_caches(written, kernel.layout))).numbers()
         for tensor in callers:
             if tensor.strided:
                 value = arguments[tensor.name]
@@ -223,11 +226,11 @@ def _packed(value: Tensor) -> Tensor:
     return value
 
 
-def _entering(tensor: kernel_ir.Tensor, given: Tensor, lowered: Native) -> Tensor:
+def entering(tensor: kernel_ir.Tensor, given: Tensor, layout: Layout) -> Tensor:
     """The cotangent of an end state as the kernel takes it: where tiles have copies, the first has it all."""
     if not tensor.copies:
         return given
-    copies = [lowered.layout.count(name) for name in tensor.copies]
+    copies = [layout.count(name) for name in tensor.copies]
     value = given.new_zeros((math.prod(copies), *given.shape))
     value[0] = given
     return value.reshape(*copies, *given.shape)

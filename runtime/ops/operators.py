@@ -47,11 +47,12 @@ class Executor(Protocol):
         tensors: Sequence[Tensor],
         kept: Sequence[Tensor],
         cotangents: Sequence[Tensor],
+        ends: Sequence[Tensor | None],
         steps: int,
         reverse: bool,
         cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        """Gradients of all tensors, from those of outputs and end states."""
+        """Gradients of all tensors, from ``cotangents`` of outputs and those of end states, None where unused."""
 
     def backward_shapes(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Empty tensors for what ``backward`` returns."""
@@ -107,19 +108,15 @@ class _Recurrence(torch.autograd.Function):
             ctx.save_for_backward(*tensors, *kept, cu_seqlens)
             ctx.name, ctx.results, ctx.steps, ctx.reverse = name, results, steps, reverse
             ctx.set_materialize_grads(False)  # or what is kept gets cotangents too, of its own size
-            ctx.shapes = [(value.shape, value.dtype) for value in output[:results]]
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         *saved, cu_seqlens = ctx.saved_tensors
-        packed = [
-            saved[0].new_zeros(shape, dtype=dtype) if cotangent is None else cotangent.contiguous()
-            for cotangent, (shape, dtype) in zip(cotangents, ctx.shapes, strict=False)
-        ]
+        packed = [None if given is None else given.contiguous() for given in cotangents[: ctx.results]]
         values = (*saved, *packed)
-        plain = (value.detach() for value in values)
+        plain = (None if value is None else value.detach() for value in values)
         found = _operator(ctx.name, "backward")(*plain, ctx.steps, ctx.reverse, cu_seqlens)
-        if torch.is_grad_enabled() and any(value.requires_grad for value in values):
+        if torch.is_grad_enabled() and any(value is not None and value.requires_grad for value in values):
             found = _Once.apply(len(found), *found, *values)
         return None, None, None, None, None, None, *found
 
@@ -140,8 +137,8 @@ class _Once(torch.autograd.Function):
     """Gradients that depend on what they were computed from, but cannot be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tensor.clone() for tensor in tensors[:count])
+    def forward(ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        return tuple(tensor.clone() for tensor in tensors[:count] if tensor is not None)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
@@ -154,10 +151,11 @@ def register(name: str, executor: Executor) -> None:
     Tensors come in a fixed order: inputs, params and start states of the core program.
     """
     arity = len(executor.core.inputs) + len(executor.core.params) + len(executor.core.states)
-    results, kept = len(executor.core.outputs) + len(executor.core.states), executor.kept
+    outputs, kept = len(executor.core.outputs), executor.kept
+    results = outputs + len(executor.core.states)
     tensors = [f"Tensor t{i}" for i in range(arity)]
     saved = [f"Tensor c{i}" for i in range(kept)]
-    given = [f"Tensor g{i}" for i in range(results)]
+    given = [f"Tensor? g{i}" for i in range(results)]
 
     def infer(*args: Any) -> tuple[Tensor, ...]:
         steps, reverse, cu_seqlens = args[arity:]
@@ -168,8 +166,13 @@ def register(name: str, executor: Executor) -> None:
         return executor.forward(args[:arity], steps, reverse, cu_seqlens, True)
 
     def backward(*args: Any) -> tuple[Tensor, ...]:
-        values, lengths = args[:-3], args[-3:]
-        return executor.backward(values[:arity], values[arity : arity + kept], values[arity + kept :], *lengths)
+        steps, reverse, cu_seqlens = args[-3:]
+        own, saved, cotangents = args[:arity], args[arity : arity + kept], args[arity + kept : -3]
+        used: Sequence[Any] = cotangents[:outputs]
+        if any(given is None for given in used):
+            empty = executor.forward_shapes(own, steps, cu_seqlens, False)
+            used = tuple(room.zero_() if given is None else given for given, room in zip(used, empty, strict=False))
+        return executor.backward(own, saved, used, cotangents[outputs:], steps, reverse, cu_seqlens)
 
     def infer_shapes(*args: Any) -> tuple[Tensor, ...]:
         return executor.forward_shapes(args[:arity], args[arity], args[-1], False)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...compiler.ir.program import Program
 from ...compiler.lower.stepwise import Phase, Product, Stepwise
-from .arguments import add, extents, gradient_shapes, gradients, letters, named, over_copies
+from .arguments import add, extents, gradient_shapes, gradients, letters, named, of_ends, over_copies
 from .launch import Extent, launch, shape
 
 
@@ -92,6 +92,7 @@ class Stepped:
         tensors: Sequence[Tensor],
         kept: Sequence[Tensor],
         cotangents: Sequence[Tensor],
+        ends: Sequence[Tensor | None],
         steps: int,
         reverse: bool,
         cu_seqlens: Tensor | None,
@@ -100,12 +101,12 @@ class Stepped:
         core, lowered = self.core, self.lowered
         fixed, _, weights = self._split(tensors)
         saved = dict(zip(self._kept_names(), kept, strict=True))
-        fixed |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=False)}
-        ends = cotangents[len(core.outputs) :]
+        fixed |= {f"d_{o.name}": g for o, g in zip(core.outputs, cotangents, strict=True)}
         # no operator may return one of its arguments, which would happen where there are no steps
         owners = _owners(cu_seqlens, steps)
         own = owners is not None or not steps
-        carried = {s.name: g.clone() if own else g for s, g in zip(core.states, ends, strict=True)}
+        after = zip(core.states, of_ends(core, tensors, ends), strict=True)
+        carried = {s.name: g.clone() if own else g for s, g in after}
         per_step = self._room(tensors, self._extent(tensors, steps, 0, cu_seqlens))
         sums: dict[str, Tensor] = {}
         factors: dict[str, list[Tensor]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -11,21 +11,28 @@ from torch import Tensor
 
 from ...compiler.analysis.independence import independent_axes
 from ...compiler.ir.program import Program
-from ...compiler.kernels import compile_kernels
+from ...compiler.kernels import applicable, compile_kernels
 from ...compiler.lower.chain import Chain
 from ...compiler.lower.recurrent import Recurrent
 from ...compiler.lower.scan import Scan
 from ...compiler.lower.split import split
 from ...compiler.lower.stepwise import Stepwise
+from ...compiler.lower.two_pass import TwoPassKernels
 from ...compiler.options import KernelOptions, Options
+from ...compiler.strategies.two_pass import possible
 from ..errors import BackendError
 from ..store.cache import Store, fingerprint
 from ..store.loader import load_module
+from ..variant import Variant
 from . import generated
 from .chained import Chained
 from .fused import Fused
+from .fused_two_pass import FusedTwoPass
 from .generated import Build
 from .stepped import Stepped
+
+FEW_STEPS = 16
+"""Below so many steps there is no block of them to take at once. While torch traces, the number may stand for many."""
 
 
 def refuses(program: Program, dtype: torch.dtype) -> str | None:
@@ -47,6 +54,8 @@ def build(
     path = Store().get_or_create(entry, lambda: files) / compiled.generated.main
     module = load_module(path, f"recurra_generated_{entry.replace('-', '_')}")
     lowered, core = compiled.lowered, compiled.split.core
+    if isinstance(lowered, TwoPassKernels):
+        return Build(entry, compiled, FusedTwoPass(core, lowered, module, segment), str(path))
     if isinstance(lowered, Recurrent | Scan):
         return Build(entry, compiled, Fused(core, lowered, module, segment), str(path))
     if isinstance(lowered, Chain):
@@ -70,22 +79,45 @@ def run(
     segment: int | None = None,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """All steps of a recurrence on Triton kernels; arguments and results as :func:`reference.run`."""
-    chosen = replace(options or kernel_options(Options(), inputs), packed=cu_seqlens is not None)
+    chosen = replace(
+        options or kernel_options(Options(), inputs),
+        packed=cu_seqlens is not None,
+        started=bool(initial),
+        few=steps == 1 or (not torch.compiler.is_compiling() and steps < FEW_STEPS),
+    )
     return generated.run(
         build, program, sizes, inputs, params, initial, chosen,
         steps=steps, reverse=reverse, cu_seqlens=cu_seqlens, strategy=strategy, segment=segment,
     )  # fmt: skip
 
 
-def variants(program: Program) -> dict[str, Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]]:
+def variants(program: Program, sizes: Mapping[str, int]) -> dict[str, Variant]:
     """Ways to run that only large problems take by themselves, by name: for verification at small sizes.
 
-    Everything cut into pieces (several tiles per independent axis, chunks and segments), and the
-    stepwise strategy.
+    Every strategy; states cut into tiles; several chunks and segments; a backward in two passes; both schedules of
+    chunks, one of them on packed sequences.
     """
-    tiles = tuple((name, 2) for name in independent_axes(split(program).core))
-    pieces = KernelOptions(chunk=2, tiles=tiles)
-    return {"pieces": partial(run, options=pieces, segment=4), "stepwise": partial(run, strategy="stepwise")}
+    core = split(program).core
+    tiles = tuple((name, 2) for name in independent_axes(core))
+    found = {"stepwise": Variant(partial(run, strategy="stepwise"))}
+    names = applicable(program, sizes)
+    if "recurrent" in names:
+        pieces = KernelOptions(chunk=2, tiles=tiles)
+        found["pieces"] = Variant(partial(run, strategy="recurrent", options=pieces, segment=4))
+    if "recurrent" in names and possible(core):
+        found["two passes"] = Variant(
+            partial(run, strategy="recurrent", options=KernelOptions(tiles=tiles, two_pass=True))
+        )
+    if "scan" in names:
+        found["scan"] = Variant(partial(run, strategy="scan", options=KernelOptions(chunk=4)), steps=6)
+    if "chunk" in names:
+        found["chunk"] = Variant(
+            partial(run, strategy="chunk", options=KernelOptions(chunk=16, schedule="fused")), steps=37
+        )
+        found["chunk, split"] = Variant(
+            partial(run, strategy="chunk", options=KernelOptions(chunk=16, schedule="split")), lengths=(2, 0, 20)
+        )
+    return found
 
 
 def kernel_options(options: Options, inputs: Mapping[str, Tensor]) -> KernelOptions:

@@ -15,6 +15,7 @@ import torch
 from ...compiler.ir.program import Program
 from .. import reference
 from ..backends import BACKENDS, REFERENCE, Task
+from ..variant import Variant
 from .data import Arguments, draw, fitting_sizes
 from .exact import compare_exact
 from .forms import compare_forms
@@ -92,7 +93,7 @@ def verify(
     bound = fitting_sizes(program, cycle(SMALL), sizes)
     for dtype in dtypes:
         runners = backends
-        variants: dict[str, dict[str, Runner]] = {}
+        variants: dict[tuple[str, Case], dict[str, Runner]] = {}
         if runners is None:
             runners, variants, refused = _accepting(Task(program, bound, dtype, place))
             notes += refused
@@ -100,18 +101,19 @@ def verify(
             if case.lengths is not None and not program.inputs:
                 continue  # without a time axis there is nothing to pack
             rows += _compare(program, bound, runners, case, dtype, place, seed)
-        for way, varied in variants.items():
-            rows += _compare(program, bound, varied, cases[0], dtype, place, seed, way)
+        for (way, case), varied in variants.items():
+            if case.lengths is None or program.inputs:
+                rows += _compare(program, bound, varied, case, dtype, place, seed, way)
     return Report(program.name, _worst(rows), tuple(dict.fromkeys(notes)))
 
 
-def _accepting(task: Task) -> tuple[dict[str, Runner], dict[str, dict[str, Runner]], list[str]]:
-    """The backends that take a task, their variants by way and backend, and why the others refuse.
+def _accepting(task: Task) -> tuple[dict[str, Runner], dict[tuple[str, Case], dict[str, Runner]], list[str]]:
+    """The backends that take a task, their variants by way, case and backend, and why the others refuse.
 
     The reference's token loop is the measure; its chunks are compared like a backend.
     """
     runners: dict[str, Runner] = {}
-    variants: dict[str, dict[str, Runner]] = {}
+    variants: dict[tuple[str, Case], dict[str, Runner]] = {}
     refused = []
     for backend in BACKENDS:
         name, run = backend.name, backend.run
@@ -122,9 +124,16 @@ def _accepting(task: Task) -> tuple[dict[str, Runner], dict[str, dict[str, Runne
             refused.append(f"backend {name} is not compared: {reason}")
             continue
         runners[name] = run
-        for way, varied in backend.variants(task.program).items():
-            variants.setdefault(way, {})[name] = varied
+        for way, variant in backend.variants(task.program, task.sizes).items():
+            variants.setdefault((way, _case_of(variant)), {})[name] = variant.run
     return runners, variants, refused
+
+
+def _case_of(variant: Variant) -> Case:
+    """The call that verifies a variant."""
+    lengths = variant.lengths
+    batch, steps = (1, variant.steps) if lengths is None else (len(lengths), sum(lengths))
+    return Case(batch, steps, start=True, grouped=False, reverse=False, lengths=lengths)
 
 
 def _compare(

@@ -222,6 +222,14 @@ SAME = [
         "{ S' = a * S\n S' = S' + outer(kn[0], bn[0] * (vn[0] - kn[0] @ S'))\n"
         "S' = S' + bn[1] * outer(kn[1], vn[1] - kn[1] @ S') }",
     ),
+    (
+        "{ S' = householder(k, b) @ S\n S' = a * S'\n S' = householder(p, b) @ S' + outer(k, v) }",
+        "{ S' = S - b * outer(k, k @ S)\n S' = householder(p, b) @ (a * S')\n S' = S' + outer(k, v) }",
+    ),
+    (
+        "{ S' = householder(k, b) @ S + outer(k, v)\n S' = sigmoid(x) * S'\n S' = householder(p, b) @ S' }",
+        "{ S' = S - b * outer(k, k @ S)\n S' = S' + outer(k, v)\n S' = householder(p, b) @ diag(sigmoid(x)) @ S' }",
+    ),
     ("{ S' = a * S + outer(k, v)\n S' = S' + outer(p, w - e @ S') }",
      "S' = a * S + outer(k, v) + outer(p, w - a * (e @ S) - (e @ k) * v)"),
 ]  # fmt: skip
@@ -236,7 +244,7 @@ OUTPUTS = [
     ("q @ S' / sum(q @ S')", "o = q @ S' / sum(q @ S', V)"),
     ("q @ (S' - S)", "o = q @ S' - q @ S"),
     ("q @ (S' + outer(k, v))", "o = q @ S' + k @ q * v"),
-    ("q @ (sigmoid(c) * S) + v", "o = q * sigmoid(c) @ S + v"),
+    ("q @ (sigmoid(c) * S) + v", "o = sigmoid(c) * q @ S + v"),
     ("(q @ U) @ S'", "o = q @ U @ S'"),
     ("(q @ S') @ W", "o = q @ S' @ W"),
     ("sum(S', K)", "o = sum(S', K)"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from unit.analysis.specs import SPECS, compiled, named, step
 
 from recurra.compiler.analysis.affine import AffineForm, Link, Pair, affine_form
 from recurra.compiler.analysis.canonical import Canonical
@@ -14,16 +14,6 @@ from recurra.compiler.analysis.proof import NotProved, prove, prove_passes
 from recurra.compiler.analysis.ranges import promises, ranges
 from recurra.compiler.forms import pass_forms
 from recurra.compiler.ir.builder import Builder
-from recurra.compiler.ir.program import Program
-from recurra.compiler.pipeline import compile_source
-from recurra.dsl import Source
-
-ROOT = Path(__file__).parents[3]
-SPECS = {
-    path.stem: path
-    for folder in ("examples/zoo", "tests/fixtures/unseen")
-    for path in sorted((ROOT / folder).glob("*.rec"))
-}
 
 RICH = """recurrence rich
 dims K, V
@@ -44,13 +34,9 @@ output before[V] = q @ S
 """
 
 
-def program(text: str, name: str = "r.rec") -> Program:
-    return compile_source(Source(name, text)).program
-
-
 @pytest.mark.parametrize("name", SPECS)
 def test_passes_and_forms_are_the_step(name: str) -> None:
-    found = program(SPECS[name].read_text(encoding="utf-8"), name)
+    found = named(name)
     parts = pass_forms(found)
     prove_passes(found, [part.program for part in parts])
     for part in parts:
@@ -59,7 +45,7 @@ def test_passes_and_forms_are_the_step(name: str) -> None:
 
 
 def test_everything_at_once() -> None:
-    found = program(RICH)
+    found = compiled(RICH)
     form = affine_form(found)
     assert len(form.links) == 1 and form.per_channel and form.signed and len(form.members) == 2
     prove(found, form)
@@ -130,21 +116,54 @@ MUTATIONS: dict[str, Callable[[AffineForm], AffineForm]] = {
     "reads at the wrong time": lambda f: replace(f, reads=tuple(replace(r, before=not r.before) for r in f.reads)),
     "reads with a key": lambda f: replace(f, reads=tuple(replace(r, query=f.links[0].pairs[0].key) for r in f.reads)),
     "outputs exchanged": lambda f: replace(f, outputs=(("o", f.outputs[1][1]), ("before", f.outputs[0][1]))),
-    "outputs of the step": lambda f: replace(f, outputs=tuple((o.name, o.value) for o in program(RICH).outputs)),
+    "outputs of the step": lambda f: replace(f, outputs=tuple((o.name, o.value) for o in compiled(RICH).outputs)),
     "another body": lambda f: replace(f, body=f.body[1:]),
 }
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_broken_form_is_refused(name: str) -> None:
-    found = program(RICH)
+    found = compiled(RICH)
     broken = MUTATIONS[name](affine_form(found))
     with pytest.raises(NotProved, match="rich: "):
         prove(found, broken)
 
 
+WRITE_THEN_READ = "{ S' = sigmoid(x) * S + outer(p, w)\n S' = sigmoid(c) * S' - outer(k, k @ S') }"
+READ_THEN_DECAY = "{ S' = householder(k, b) @ S + outer(p, v)\n S' = sigmoid(x) * S' + outer(e, w) }"
+TWO_DECAYS = "{ S' = a * householder(k, b) @ S + outer(p, v)\n S' = sigmoid(c) * householder(p, b) @ S' }"
+SHARED_KEY = "S' = a * S + outer(k, v - a * (k @ S)) + outer(k, w)"
+
+
+BROKEN_ALGEBRA = [
+    ("links._decayed", lambda algebra, pair, before, after: pair, READ_THEN_DECAY),
+    ("links._scalars_first", lambda algebra, parts: list(parts), None),
+    ("links._as_post", lambda algebra, pair, decay: replace(pair, post=True), SHARED_KEY),
+    ("links._same_key", lambda x, y: x if x.key == y.key else None, SHARED_KEY),
+    ("products.Algebra.all_times", lambda algebra, products, factor: products, TWO_DECAYS),
+    ("products.Algebra.dot", lambda algebra, x, y, size: size, WRITE_THEN_READ),
+    ("products.Algebra.folded", lambda algebra, product: replace(product, negative=not product.negative), SHARED_KEY),
+    ("affine.log_decay", lambda program, builder, decay: (builder.const(0.0), None), SHARED_KEY),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong", "transition"), BROKEN_ALGEBRA, ids=[name for name, *_ in BROKEN_ALGEBRA])
+def test_broken_algebra_is_found(
+    name: str, wrong: Callable[..., object], transition: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every way to join links and products is needed: without it the proof fails."""
+    found = step(f"transition {transition or TWO_DECAYS}")
+    prove(found, affine_form(found))
+    monkeypatch.setattr(f"recurra.compiler.analysis.{name}", wrong)
+    if transition is None:  # where decays stand is a choice: the form stays right
+        prove(found, affine_form(found))
+        return
+    with pytest.raises(NotProved):
+        prove(found, affine_form(found))
+
+
 def test_the_difference_is_shown() -> None:
-    found = program(
+    found = compiled(
         "recurrence r\ndims K, V\nstate S[K, V]\ninput k[K], v[V], b in (0, 1]\n"
         "transition S' = b * S + outer(k, v)\noutput o[V] = k @ S'\n"
     )
@@ -156,7 +175,7 @@ def test_the_difference_is_shown() -> None:
 
 @pytest.mark.parametrize("name", ["mlstm", "running_softmax"])
 def test_broken_passes_are_refused(name: str) -> None:
-    found = program(SPECS[name].read_text(encoding="utf-8"), name)
+    found = named(name)
     first, *rest = [part.program for part in pass_forms(found)]
     (state,) = first.states
     old = next(p for p, instr in enumerate(first.body) if instr.attrs == ("state", state.name))
@@ -176,7 +195,7 @@ def same(left: str, right: str) -> bool:
         "recurrence r\ndims K\nstate h[K]\ninput x[K], y[K], z[K] in (0, 1], a, b\ntransition h' = x\n"
         f"output l[K] = {left}\noutput r[K] = {right}\n"
     )
-    found = program(text)
+    found = compiled(text)
     walk = Canonical({"K": 2})
     leaves = {i.attrs: walk.leaf(i.attrs[1], i.axes) for i in found.body if i.op == "leaf"}
     outputs = [o.value for o in found.outputs]

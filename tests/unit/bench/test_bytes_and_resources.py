@@ -15,7 +15,10 @@ table, resources = script("bytes"), script("resources")
 
 @pytest.fixture(scope="module")
 def rows():
-    return list(table.rows(["gated_delta_net", "hgrn"]))
+    failed: list[str] = []
+    found = list(table.rows(["gated_delta_net", "hgrn"], failed))
+    assert not failed
+    return found
 
 
 def test_rows(rows):
@@ -44,6 +47,17 @@ def test_the_ideal_is_arguments_and_results(rows):
     forward = step + 2 * 128 + (4 * 2 + 4 * 128 * 128) / steps
     assert r.ideal == pytest.approx((forward, 2 * step + 2 * 128 + 2 * 4 * 2 / steps))
     assert 1 < r.ratio < r.loaded
+
+
+def test_what_does_not_compile_is_a_line(monkeypatch):
+    def broken(name: str, size: int, schedule: str) -> None:
+        raise IndexError("tuple index out of range")
+
+    monkeypatch.setattr(table, "row", broken)
+    failed: list[str] = []
+    assert list(table.rows(["gla"], failed)) == [] and len(failed) == 8
+    text = table.markdown([], failed)
+    assert "* gla 64 fused does not compile: IndexError: tuple index out of range" in text
 
 
 def test_markdown(rows):

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from unit.bench.scripts import environment
 
 from recurra.runtime.bench import Ceilings
 from recurra.runtime.bench.results import Benchmark, rows_of
@@ -142,5 +143,5 @@ def test_peak_memory_in_a_process_of_its_own(cpu, monkeypatch):
 
 def test_the_command_knows_its_lines():
     command = [sys.executable, str(BENCHMARKS / "cpu.py"), "--only", "rnn"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     assert done.returncode == 2 and "hgrn" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -24,8 +25,9 @@ def test_rehearsal(tmp_path):
     rows = {(row["kind"], row["spec"], row["way"]): row for row in data["checks"]}
     for key in (("check", "gla", "fused"), ("check", "hgrn", "recurrent")):
         assert not rows[key]["wrong"] and not rows[key]["moving"] and float(rows[key]["ratio"]) < 1
-    assert "does not apply" in rows["check", "hgrn", "fused"]["failed"]
-    assert "failed" not in rows["warm", "gla", "auto"]
+    assert "does not apply" in rows["check", "hgrn", "fused"]["refused"]
+    assert "nothing.rec" in rows["check", "nothing", "fused"]["failed"]
+    assert "failed" not in rows["warm", "delta_net", "auto"]
     chosen, other = data["times"]
     assert (chosen["launches"]["way"], other["launches"]["way"]) == ("fused", "split")
     assert {(t["name"], t["direction"]) for t in chosen["times"]} == {
@@ -34,8 +36,8 @@ def test_rehearsal(tmp_path):
     assert all(t["median"] > 0 for t in chosen["times"])
     text = (tmp_path / "gpu.md").read_text()
     assert "flash-linear-attention is not installed" in text and "2 of 3 checks agree" in text
-    assert "| gla | B1 T20 H1 D16 | fused | forward |" in text and "| split (not chosen) |" in text
-    assert "| hgrn | fused | float32 | B1 T20 H1 16 | ValueError" in text
+    assert "| delta_net | B1 T20 H1 D16 | fused | forward |" in text and "| split (not chosen) |" in text
+    assert "| nothing | fused | float32 | B1 T20 H1 16 | FileNotFoundError" in text and "| hgrn |" not in text
     assert text.strip() == done.stdout.strip()
 
 
@@ -72,7 +74,7 @@ def test_what_cannot_be_compiled_is_said_in_one_line(tmp_path, monkeypatch):
     case = {"kind": "check", "spec": "gla", "way": "fused", "dtype": "float32", "device": "cpu"}
     job = {**case, "sizes": [16], "B": 1, "T": 20, "H": 1, "start": True}
     plan = gpu.Plan("cpu", 60.0, 1, [job], [], [])
-    data = gpu.run(plan, tmp_path)
+    data = gpu.run(plan, tmp_path, time.monotonic())
     assert "the process ended" in data["checks"][0]["failed"]
     text = (tmp_path / "gpu.md").read_text()
     assert "could not be described" in text and "| gla | fused | float32 | B1 T20 H1 16 | the process ended" in text

@@ -15,8 +15,11 @@ from unit.cpu.agreement import arguments, check
 from unit.kernels.against_reference import sizes_of, spec
 
 from recurra.compiler.analysis.independence import independent_axes
+from recurra.compiler.ir.program import Program
+from recurra.compiler.kernels import compile_kernels
 from recurra.compiler.lower.split import split
-from recurra.compiler.options import Options
+from recurra.compiler.lower.two_pass import TwoPassKernels
+from recurra.compiler.options import KernelOptions, Options
 from recurra.runtime.ops import cpu_backend
 
 FLAGS = (
@@ -70,31 +73,37 @@ def run_sanitized(path: Path, dtype: torch.dtype) -> None:
     odd = sizes_of(program, *((5, 17, 3) if len(program.dims) > 1 else (17,)))
     sizes = sizes_of(program, **{name: 2 * size if name in free else size for name, size in odd.items()})
     # a tile is the largest divisor up to a power of two: half of what is twice an odd number
-    options = Options(checkpoint=2, tiles=tuple((name, 1 << sizes[name].bit_length() - 1) for name in free))
-    check(program, sizes, arguments(program, sizes, batch=3, steps=5), dtype, options=options)
-    grouped = arguments(program, sizes, batch=3, steps=5, start=False, grouped=True)
-    check(program, sizes, grouped, dtype, options=options, reverse=True)
+    tiles = tuple((name, 1 << sizes[name].bit_length() - 1) for name in free)
+    options = Options(checkpoint=2, tiles=tiles)
+    for taken in (options, Options(tiles=tiles)) if two_passes(program, sizes) else (options,):
+        check(program, sizes, arguments(program, sizes, batch=3, steps=5), dtype, options=taken)
+        grouped = arguments(program, sizes, batch=3, steps=5, start=False, grouped=True)
+        check(program, sizes, grouped, dtype, options=taken, reverse=True)
     for steps in (0, 1, 5):
         few = arguments(program, sizes, batch=3, steps=steps).to(dtype, ())
         with torch.no_grad():
             cpu_backend.run(program, sizes, few.inputs, few.params, few.initial, steps=steps, options=options)
 
 
+def two_passes(program: Program, sizes: Mapping[str, int]) -> bool:
+    """Whether it goes backward without checkpoints if none are asked for."""
+    return isinstance(compile_kernels(program, sizes, KernelOptions(), backend="cpu").lowered, TwoPassKernels)
+
+
 def run_packed(path: Path, dtype: torch.dtype) -> None:
     """The same for packed sequences, and for what traced calls may come with: bounds that nobody has looked at."""
     program = spec(path.read_text(encoding="utf-8"), path.name)
     sizes = sizes_of(program, *((5, 17, 3) if len(program.dims) > 1 else (17,)))
-    options = Options(checkpoint=2)
-    lengths = (3, 0, 1, 7, 2, 0)
-    given = arguments(program, sizes, lengths=lengths)
-    for reverse in (False, True):
-        check(program, sizes, given, dtype, options=options, reverse=reverse)
+    given = arguments(program, sizes, lengths=(3, 0, 1, 7, 2, 0))
     leaves = given.to(dtype, ())
-    for wrong in ((5, -3, 40, 2, 13, 9, 1), (-9, 99, -9, 99, 0, 13, 12), (13, 0, 13, 0, 13, 0, 13)):
-        groups = (leaves.inputs, leaves.params, leaves.initial)
-        run = partial(cpu_backend.run, options=options, cu_seqlens=torch.tensor(wrong))
-        outputs, final = run(program, sizes, *groups, steps=13)
-        sum(value.sum().float() for value in (*outputs, *final)).backward()
+    for options in (Options(checkpoint=2), Options()) if two_passes(program, sizes) else (Options(checkpoint=2),):
+        for reverse in (False, True):
+            check(program, sizes, given, dtype, options=options, reverse=reverse)
+        for wrong in ((5, -3, 40, 2, 13, 9, 1), (-9, 99, -9, 99, 0, 13, 12), (13, 0, 13, 0, 13, 0, 13)):
+            groups = (leaves.inputs, leaves.params, leaves.initial)
+            run = partial(cpu_backend.run, options=options, cu_seqlens=torch.tensor(wrong))
+            outputs, final = run(program, sizes, *groups, steps=13)
+            sum(value.sum().float() for value in (*outputs, *final)).backward()
 
 
 def main(specs: Sequence[tuple[str, str]], damage: tuple[str, str, str] | None, packed: bool) -> None:

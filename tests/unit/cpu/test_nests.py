@@ -180,7 +180,7 @@ def test_nests_of_every_kernel(path: Path) -> None:
     program = spec(path.read_text(encoding="utf-8"), path.name)
     for preferred in ((5, 3), (80, 96)):
         found = sections(program, *preferred)
-        assert len({section.kernel.name for section in found}) == 4 and any(s.nests.nests for s in found)
+        assert len({section.kernel.name for section in found}) in (4, 5) and any(s.nests.nests for s in found)
         assert not [problem for section in found for problem in section.problems()]
 
 

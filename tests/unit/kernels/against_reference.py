@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recurra.compiler.frontend import elaborate
 from recurra.compiler.ir.program import Program
-from recurra.compiler.kernels import Compiled, compile_kernels
+from recurra.compiler.kernels import Compiled, applicable, compile_kernels
 from recurra.compiler.options import KernelOptions, Options
 from recurra.dsl import Source, parse
 from recurra.runtime import reference
@@ -46,8 +46,7 @@ def spec(text: str, name: str = "<text>") -> Program:
 @cache
 def scans(program: Program, *preferred: int) -> bool:
     """Whether the scan strategy can run a recurrence at the preferred sizes."""
-    verdicts = compile_kernels(program, sizes_of(program, *preferred), KernelOptions()).verdicts
-    return any(v.strategy == "scan" and v.applies for v in verdicts)
+    return "scan" in applicable(program, sizes_of(program, *preferred))
 
 
 def sizes_of(program: Program, *preferred: int, **given: int) -> dict[str, int]:

@@ -26,8 +26,8 @@ def arguments(steps: int, grad: bool = True) -> dict[str, Tensor]:
     return {name: torch.rand(shape, generator=generator).requires_grad_(grad) for name, shape in shapes.items()}
 
 
-def run(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    o, final = DELTA(q=q, k=k, v=v, beta=beta, backend="triton", return_state=True)
+def run(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, strategy: str = "recurrent") -> tuple[Tensor, Tensor]:
+    o, final = DELTA(q=q, k=k, v=v, beta=beta, backend="triton", strategy=strategy, return_state=True)
     return o, final["S"]
 
 
@@ -49,7 +49,10 @@ def operators(packed: bool = False, strategy: str = "auto") -> dict[str, tuple[A
     return {d: (named[d], [*args, *lengths]) for d, args in calls.items()}
 
 
-@pytest.mark.parametrize("strategy", ["recurrent", "stepwise"])
+STRATEGIES = pytest.mark.parametrize("strategy", ["chunk", "recurrent", "stepwise"])
+
+
+@STRATEGIES
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("direction", ["infer", "forward", "backward"])
 def test_operators_keep_torchs_rules(direction: str, packed: bool, strategy: str) -> None:
@@ -58,15 +61,17 @@ def test_operators_keep_torchs_rules(direction: str, packed: bool, strategy: str
     assert set(torch.library.opcheck(operator, tuple(args), test_utils=utilities).values()) == {"SUCCESS"}
 
 
-def test_compile_whole_and_dynamic() -> None:
-    compiled = torch.compile(run, fullgraph=True, dynamic=True, backend="aot_eager")
+@STRATEGIES
+def test_compile_whole_and_dynamic(strategy: str) -> None:
+    by_strategy = partial(run, strategy=strategy)
+    compiled = torch.compile(by_strategy, fullgraph=True, dynamic=True, backend="aot_eager")
     for steps in (3, 6):
         given = arguments(steps)
-        for eager, traced in zip(gradients(run, given), gradients(compiled, given), strict=True):
+        for eager, traced in zip(gradients(by_strategy, given), gradients(compiled, given), strict=True):
             assert torch.equal(eager, traced)
 
 
-@pytest.mark.parametrize("strategy", ["recurrent", "stepwise"])
+@STRATEGIES
 def test_packed_sequences_compile_whole_and_dynamic(strategy: str) -> None:
     def packed(cu_seqlens: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
         named = {"backend": "triton", "strategy": strategy, "return_state": True}
@@ -88,23 +93,24 @@ def test_a_new_length_compiles_nothing() -> None:
         graphs.append(graph)
         return graph.forward
 
-    compiled = torch.compile(run, fullgraph=True, dynamic=True, backend=count)
+    compiled = torch.compile(partial(run, strategy="auto"), fullgraph=True, dynamic=True, backend=count)
     with torch.no_grad():
         for steps in (3, 5, 7):
             compiled(**arguments(steps, grad=False))
     assert len(graphs) == 1
 
 
-def test_export() -> None:
+@STRATEGIES
+def test_export(strategy: str) -> None:
     class Model(torch.nn.Module):
         def forward(self, q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
-            return run(q, k, v, beta)[0]
+            return run(q, k, v, beta, strategy)[0]
 
     given = arguments(5, grad=False)
     steps = torch.export.Dim("steps", min=2, max=64)
     exported = torch.export.export(Model(), tuple(given.values()), dynamic_shapes=[{1: steps}] * 4)
     longer = arguments(9, grad=False)
-    assert torch.equal(exported.module()(*longer.values()), run(**longer)[0])
+    assert torch.equal(exported.module()(*longer.values()), run(**longer, strategy=strategy)[0])
 
 
 def test_second_derivatives_are_refused_with_the_way_out() -> None:

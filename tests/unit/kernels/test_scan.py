@@ -27,6 +27,7 @@ from unit.kernels.against_reference import (
 from unit.kernels.test_hard_values import memory_full_of
 from unit.kernels.test_lengths_and_layouts import KINDS, odd_strides
 
+import recurra
 from recurra.compiler.ir.program import Program
 from recurra.compiler.kernels import compile_kernels
 from recurra.compiler.options import KernelOptions
@@ -221,6 +222,12 @@ def test_constant_decays(decay: float) -> None:
     check(program, sizes, changed(given, a=lambda a: torch.full_like(a, decay)), "scan", options=OPTIONS)
 
 
+def test_a_matrix_of_divisors() -> None:
+    text = "recurrence r\ndims K, V\nstate S[K, V]\ninput X[K, V]\ntransition S' = X - S / (1 + square(X))\n"
+    program, sizes = spec(text + "output o[K, V] = S'\n"), {"K": 3, "V": 2}
+    check(program, sizes, arguments(program, sizes, steps=6), "scan", options=OPTIONS)
+
+
 @pytest.mark.parametrize("start", [False, True])
 def test_maxima_of_infinities_and_ties(start: bool) -> None:
     """Shifts and bounds of minus infinity (there is none yet, none any more), equal ones share their gradient."""
@@ -385,3 +392,17 @@ def test_half_precision_inputs() -> None:
     for slope, true_slope in zip(slopes, right, strict=True):
         assert slope.dtype == torch.float16
         torch.testing.assert_close(slope.double(), true_slope, rtol=4e-3, atol=4e-3)
+
+
+def test_called_by_name() -> None:
+    """A user names the strategy; one that cannot run a recurrence says why."""
+    zoo_folder = Path(__file__).parents[3] / "examples" / "zoo"
+    hgrn, gru = (recurra.load(zoo_folder / f"{name}.rec") for name in ("hgrn", "gru"))
+    i, f = torch.randn(2, 1, 9, 2, 4, generator=torch.Generator().manual_seed(0))
+    given = {"i": i, "f": f}
+    found = hgrn(**given, backend="triton", strategy="scan")
+    torch.testing.assert_close(found, hgrn(**given, backend="reference"), rtol=1e-5, atol=1e-6)
+    inputs = {name: torch.zeros(1, 3, 1, 4) for name in ("xr", "xz", "xn")}
+    weights = {name: torch.zeros(1, 4, 4) for name in ("Ur", "Uz", "Un")} | {"bn": torch.zeros(1, 4)}
+    with pytest.raises(ValueError, match="strategy 'scan' does not apply: entries of `h` mix along D"):
+        gru(**inputs, **weights, backend="triton", strategy="scan")
