@@ -57,7 +57,8 @@ def warps(kernel: Kernel, architecture: int | str, triton: tuple[int, int]) -> i
     """The number of warps for a kernel: what its layout asks for, unless that is known to go wrong."""
     wanted = kernel.layout.warps
     if isinstance(architecture, str):
-        wanted = max(1, wanted // 2)  # AMD's have 64 threads: as many threads, and twice the registers for each
+        fewest = 4 if "algorithm" in kernel.facts else 1  # half as many of chunk kernels do not hold its tiles
+        wanted = max(fewest, wanted // 2)  # AMD's have 64 threads: as many threads, and twice the registers for each
     kinds = _kinds(kernel)
     for rule in FORBIDDEN:
         applies = rule.architecture == architecture and triton < rule.before and rule.kind in kinds
