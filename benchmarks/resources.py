@@ -6,8 +6,8 @@ Compiles kernels ahead of time and writes a table, in about ten minutes on two c
     python benchmarks/resources.py --write                    # and keep it under benchmarks/results/
     python benchmarks/resources.py --only gla --target sm_90  # one recurrence, one target
 
-A row is one kernel: both schedules of the chunk strategy (for one target, as they take longest), scans, and kernels
-that walk the steps.
+A row is one kernel: both schedules of the chunk strategy (for all targets of the first recurrence and one of the others,
+as they take longest), scans, and kernels that walk the steps.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ SCANNED = (
     Case("lru", {"D": 64, "N": 64}, "scan"),
 )
 IN_CHUNKS = tuple(
-    Case(name, {"K": size, "V": size}, "chunk", ("sm_90",), (("bf16", "tf32"),))
+    Case(name, {"K": size, "V": size}, "chunk", TARGET_NAMES if name == CHUNKED[0] else ("sm_90",), (("bf16", "tf32"),))
     for size in (64, 128)
     for name in CHUNKED
 )
