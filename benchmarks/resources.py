@@ -6,8 +6,8 @@ Compiles kernels ahead of time and writes a table, in about ten minutes on two c
     python benchmarks/resources.py --write                    # and keep it under benchmarks/results/
     python benchmarks/resources.py --only gla --target sm_90  # one recurrence, one target
 
-A row is one kernel: both schedules of the chunk strategy (for all targets of the first recurrence and one of the others,
-as they take longest), scans, and kernels that walk the steps.
+A row is one kernel: both schedules of the chunk strategy (one recurrence on all targets, the others on one: they take
+longest), scans, and kernels that walk the steps.
 """
 
 from __future__ import annotations
