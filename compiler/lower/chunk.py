@@ -52,7 +52,9 @@ _WORDS = """
 apart asked base border earlier end erase flip given handed inverse key late later link log micro moved new odd part
 query read row same scale score seen sign step sub total until upto value wanted write written wrote
 """
-_VARIABLE = re.compile(rf"(d_)?({'|'.join(_WORDS.split())})(_(\d+|all|at|d|t|log|rows|{'|'.join(_WORDS.split())}))*_*")
+_VARIABLE = re.compile(
+    rf"shift|after_\w+|(d_)?({'|'.join(_WORDS.split())})(_(\d+|all|at|d|t|log|rows|{'|'.join(_WORDS.split())}))*_*"
+)
 
 
 def is_free(name: str) -> bool:

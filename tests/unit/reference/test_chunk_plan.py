@@ -51,7 +51,7 @@ output o[V] = q @ S'
         ("transition S' = tanh(S) + outer(k, v)", "it has no chunk form: `tanh` of `S` (demo.rec:5:17)"),
         (
             "transition S' = S + outer(k, v * (k @ S))",
-            "it has no chunk form: what is read is scaled along V (demo.rec:5:17), "
+            "it has no chunk form: what is read of `S` is scaled along V, and `S` is mixed along K (demo.rec:5:17), "
             "nor is it element-wise: entries of `S` mix along K (demo.rec:5:34)",
         ),
         (
