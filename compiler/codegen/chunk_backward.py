@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..lower.chunk import Memory, ReadOut
 from .chunk_forward import ChunkForward
@@ -317,12 +317,12 @@ class ChunkBackward(ChunkForward):
                 yield f"d_{p.y} += {self.dot(scores, f'd_{read.name}')}"
             return
 
-        def body(level: Level) -> Iterator[str]:
-            for p, _ in pairings:
+        def body(level: Level, chosen: Sequence[Pairing]) -> Iterator[str]:
+            for p in chosen:
                 x, _ = self._side(renamed(p, f"d_{read.name}"), "x", level)
                 _, fy = self._side(p, "y", level)
                 picked = f"tl.where({level.mask(p, turned=True)}, score_{p.turned}, 0.0)"
-                yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
+                yield f"d_{p.y} += {self.dot(picked, x)}{fy}"
 
         yield from self.by_level([p for p, _ in pairings], body)
 

@@ -77,11 +77,11 @@ class ChunkForward(ChunkPairs):
                 yield f"{read.name} += {self.dot(f'(score_{p.name} * {self.factor(p)})', p.y)}"
         else:
 
-            def body(level: Level) -> Iterator[str]:
-                for p, _ in pairings:
+            def body(level: Level, chosen: Sequence[Pairing]) -> Iterator[str]:
+                for p in chosen:
                     (_, fx), (y, _) = self._side(p, "x", level), self._side(p, "y", level)
                     picked = f"tl.where({level.mask(p)}, score_{p.name}, 0.0)"
-                    yield f"{read.name} += {self.dot(picked, y)} * {fx}"
+                    yield f"{read.name} += {self.dot(picked, y)}{fx}"
 
             yield from self.by_level([p for p, _ in pairings], body)
         if self.f.signed:

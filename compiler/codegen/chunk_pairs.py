@@ -11,12 +11,16 @@ from .chunk_words import Pairing, woven
 
 @dataclass(frozen=True)
 class Level:
-    """Pairs of steps on two sides of a border: ``setup`` computes it, ``test`` picks the pairs."""
+    """Pairs of steps on two sides of a border: ``setup`` computes it, ``test`` picks the pairs.
+
+    ``later`` and ``earlier`` pick the rows of each side (of their steps ``{x}`` and ``{y}``): what others have decayed
+    to the border may be no number. Empty where all are wanted; None where they have not decayed to there.
+    """
 
     setup: tuple[str, ...]
     test: str
-    bounded: bool = False
-    """Whether the border is before both steps of a pair, and decays proved to be weak."""
+    later: str | None
+    earlier: str | None
 
     def mask(self, p: Pairing, *, turned: bool = False) -> str:
         a, b = ("[None, :]", "[:, None]") if turned else ("[:, None]", "[None, :]")
@@ -26,19 +30,28 @@ class Level:
 class ChunkPairs(ChunkRows):
     """Prints matrices of pairs, and what their cotangents are for rows."""
 
-    def by_level(self, pairings: Sequence[Pairing], body: Callable[[Level], Iterable[str]]) -> Iterator[str]:
+    def by_level(
+        self, pairings: Sequence[Pairing], body: Callable[[Level, Sequence[Pairing]], Iterable[str]]
+    ) -> Iterator[str]:
         """Decays per channel: pairs of a later block of steps and the block before it, both decayed to the border
-        between them, so that no factor exceeds 1; then pairs within one step, or within the longest block over which
-        decays are known to be weak enough to decay from its start. ``body`` prints what is done at a level."""
+        between them, so that no factor exceeds 1 unless states grow; then pairs within one step, or within the longest block over which
+        decays are known to be weak enough to decay from its start. ``body`` prints what is done with
+        pairings at a level."""
         depth, least = self.f.chunk.bit_length() - 2, self.f.span.bit_length() - 1
         if depth >= least:
             yield f"for level in range(0, {depth - least + 1}):"
             yield f"    shift = {depth} - level"
-            level = Level(("border = _border(until, shift)", *self._border_rows("border")), "_apart({x}, {y}, shift)")
-            yield from (f"    {line}" for line in (*level.setup, *body(level)))
+            level = Level(
+                ("border = _border(until, shift)", *self._border_rows("border")),
+                "_apart({x}, {y}, shift)",
+                later="({x} >> shift) & 1 == 1",
+                earlier="({y} >> shift) & 1 == 0",
+            )
+            yield from (f"    {line}" for line in (*level.setup, *body(level, pairings)))
         for level in self._within(pairings):
-            yield from level.setup
-            yield from body(level)
+            chosen = pairings if self.f.span > 1 else [p for p in pairings if p.linked or p.op == ">="]
+            yield from level.setup if chosen else ()
+            yield from body(level, chosen)
 
     def _border_rows(self, border: str) -> list[str]:
         return [f"border_rows = {woven([border] * self.rows, True)}"] if self.rows > 1 else []
@@ -49,25 +62,29 @@ class ChunkPairs(ChunkRows):
         if span > 1:
             test = f"({{x}} // {span} == {{y}} // {span})"
             if span == self.f.chunk:
-                rows = ["border_rows = 0.0"] if self.rows > 1 else []
-                yield Level(("border = 0.0", *rows), test, bounded=True)
+                setup = ["border = 0.0", *(["border_rows = 0.0"] if self.rows > 1 else [])]
             else:
                 setup = [f"border = _block_start(upto, {span})", *self._border_rows("border")]
-                yield Level(tuple(setup), test, bounded=True)
+            yield Level(tuple(setup), test, later="", earlier="")
         elif len(set(self.f.links)) > 1:
-            for i in range(len(self.f.links)):
+            for i, link in enumerate(self.f.links):
                 setup = [f"border = written_{i}", *self._border_rows(f"written_{i}")]
-                yield Level(tuple(setup), f"(({{x}} == {{y}}) & ({{sub}} == {i}))")
+                test = f"(({{x}} == {{y}}) & ({{sub}} == {i}))"
+                yield Level(tuple(setup), test, later=f"link > {link}", earlier=None)
         elif any(p.op == ">=" for p in pairings):
-            yield Level(("border = until", *(["border_rows = written"] if self.rows > 1 else [])), "({x} == {y})")
+            yield Level((), "({x} == {y})", later=None, earlier=None)
 
     def _side(self, p: Pairing, which: str, level: Level) -> tuple[str, str]:
-        """A side of a pairing decayed to the border, and the factor of that."""
+        """A side of a pairing decayed to the border, and what to multiply with for that."""
         name, g, at = (p.x, p.gx, p.xs) if which == "x" else (p.y, p.gy, p.ys)
+        chosen = level.later if which == "x" else level.earlier
+        if chosen is None:
+            return name, ""
         border = "border_rows" if at == "step" else "border"
         gap = f"{g} - {border}" if which == "x" else f"{border} - {g}"
-        text = f"tl.exp2({gap})" if level.bounded else f"tl.exp2(tl.minimum({gap}, 0.0))"
-        return f"{name} * {text}", text
+        if chosen and (at == "step" or "link" not in chosen):
+            gap = f"tl.where(({chosen.format(x=at, y=at)})[:, None], {gap}, 0.0)"
+        return f"{name} * tl.exp2({gap})", f" * tl.exp2({gap})"
 
     def products(self, pairings: Sequence[Pairing], *, turned: bool = False) -> Iterator[str]:
         """The matrices of all pairings (transposed: of y and x)."""
@@ -83,8 +100,8 @@ class ChunkPairs(ChunkRows):
             sides = [self._count(at) for at in ((p.ys, p.xs) if turned else (p.xs, p.ys))]
             yield f"{p.turned if turned else p.name} = tl.zeros(({sides[0]}, {sides[1]}), tl.float32)"
 
-        def body(level: Level) -> Iterator[str]:
-            for p in pairings:
+        def body(level: Level, chosen: Sequence[Pairing]) -> Iterator[str]:
+            for p in chosen:
                 x, y = self._side(p, "x", level)[0], self._side(p, "y", level)[0]
                 left, right = (y, x) if turned else (x, y)
                 mask = f"{level.mask(p, turned=turned)} & {p.mask(turned=turned)}"
@@ -103,11 +120,11 @@ class ChunkPairs(ChunkRows):
                 yield f"d_{p.x} += {self.dot(f'd_{p.name}', p.y)}"
             return
 
-        def body(level: Level) -> Iterator[str]:
-            for p in pairings:
+        def body(level: Level, chosen: Sequence[Pairing]) -> Iterator[str]:
+            for p in chosen:
                 (_, fx), (y, _) = self._side(p, "x", level), self._side(p, "y", level)
                 picked = f"tl.where({level.mask(p)} & {p.mask()}, d_{p.name}, 0.0)"
-                yield f"d_{p.x} += {self.dot(picked, y)} * {fx}"
+                yield f"d_{p.x} += {self.dot(picked, y)}{fx}"
 
         yield from self.by_level(pairings, body)
 
@@ -118,10 +135,10 @@ class ChunkPairs(ChunkRows):
                 yield f"d_{p.y} += {self.dot(f'd_{p.turned}', p.x)}"
             return
 
-        def body(level: Level) -> Iterator[str]:
-            for p in pairings:
+        def body(level: Level, chosen: Sequence[Pairing]) -> Iterator[str]:
+            for p in chosen:
                 (x, _), (_, fy) = self._side(p, "x", level), self._side(p, "y", level)
                 picked = f"tl.where({level.mask(p, turned=True)} & {p.mask(turned=True)}, d_{p.turned}, 0.0)"
-                yield f"d_{p.y} += {self.dot(picked, x)} * {fy}"
+                yield f"d_{p.y} += {self.dot(picked, x)}{fy}"
 
         yield from self.by_level(pairings, body)

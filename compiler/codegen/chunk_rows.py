@@ -73,11 +73,12 @@ class ChunkRows(ChunkWords):
         if self.rows == 1:
             yield f"{target} = {target}_0"
         else:
-            yield f"{target} = {self._interleaved([f'{target}_{i}' for i in range(len(moments))], self.channel)}"
+            last = f"{target}_{len(moments) - 1}"  # of rows that no link has: as any other, nothing may overflow
+            yield f"{target} = {self._interleaved([f'{target}_{i}' for i in range(len(moments))], self.channel, last)}"
 
-    def _interleaved(self, names: Sequence[str], tile: bool) -> str:
-        full = [*names, *([f"tl.zeros_like({names[0]})"] * (self.rows - len(names)))]
-        return woven(full, tile)
+    def _interleaved(self, names: Sequence[str], tile: bool, other: str) -> str:
+        """The rows of all substeps; ``other`` for those that fill up their number to a power of two."""
+        return woven([*names, *([other] * (self.rows - len(names)))], tile)
 
     def _signs(self) -> Iterator[str]:
         """Running signs, exact: the parity of how many negative decays came before."""
@@ -112,7 +113,7 @@ class ChunkRows(ChunkWords):
         other = f"tl.full(({self.f.chunk},), 1.0, tl.float32)" if kind == "scale" else f"tl.zeros_like({like})"
         chosen = [name if here else other for name, here in zip(names, present, strict=True)]
         tile = kind != "scale" and not vector
-        text = chosen[0] if self.rows == 1 else self._interleaved(chosen, tile)
+        text = chosen[0] if self.rows == 1 else self._interleaved(chosen, tile, f"tl.zeros_like({like})")
         if kind in ("key", "erase"):
             yield self.kept(kind, text)
         else:

@@ -207,9 +207,11 @@ def roles_and_facts(
 
 
 def _safe_span(program: Program, form: AffineForm, chunk: int, options: ChunkOptions) -> int:
-    """Steps over which keys can be divided by their decays: by the proved range of the decays' logarithms."""
+    """Steps over which keys can be divided by their decays: by the proved range of the decays' logarithms, which may
+    also grow."""
     bounds = ranges(form.body, promises(program))
-    step = -sum(bounds[link.decay.log].low for link in form.links if link.decay is not None) / math.log(2)
+    logs = [bounds[link.decay.log] for link in form.links if link.decay is not None]
+    step = sum(max(-log.low, log.high) for log in logs) / math.log(2)
     most = LEAST_EXPONENT["tl.float16" if options.operand == "tl.float16" else "others"]
     span = 1
     while 2 * span <= chunk and 2 * span * step <= most:

@@ -101,7 +101,7 @@ class ChunkMaker(Maker):
         self.roles, self.facts = roles_and_facts(program, form, self.state, layout.rows, options)
         named = [role.name for role in self.roles] + [read.name for read in self.facts.reads]
         self.reserved |= {word for name in named for word in (name, f"d_{name}", f"late_{name}")}
-        self.reserved |= {f"after_{name}" for name in self.state.values()}
+        self.reserved |= {f"{word}_{name}" for name in self.state.values() for word in ("after", "d")}
 
     # ------------------------------------------------------------ tensors
 
@@ -313,7 +313,7 @@ class ChunkMaker(Maker):
         """Cotangents of states: carried from chunk to chunk, kept per chunk, or read from there."""
         program = self.program
         members = {m.state: m for m in self.form.members}
-        carried = [Ref(f"d_{s.name}", self.full(s.axes)) for s in program.states]
+        carried = [Ref(f"d_{self.state[s.name]}", self.full(s.axes)) for s in program.states]
         if "update_back" not in blocks or "checkpoint" in blocks:
             kept = [
                 self.each(f"d_{s.name}_checkpoint", "checkpoint", _mixed_first(members[s.name]), compute=False)

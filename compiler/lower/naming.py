@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Callable, Container
 
 from .kernel_ir import INTEGERS, PACKED_INTEGERS
 
@@ -53,3 +54,12 @@ def tensor_name(name: str) -> str:
 def is_free(name: str) -> bool:
     """Whether a variable may have this name."""
     return name not in RESERVED and _VARIABLE.fullmatch(name) is None
+
+
+def fresh(name: str, taken: Container[str], free: Callable[[str], bool] = is_free) -> str:
+    """A name that nothing has: this one, this one with a number, or something else with a number where no number helps."""
+    candidate, number = name, 0
+    while candidate in taken or not free(candidate):
+        number += 1
+        candidate = f"{name}_{number}" if free(f"{name}_{number}") else f"v_{name}_{number}"
+    return candidate

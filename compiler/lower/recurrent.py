@@ -16,7 +16,7 @@ from ..ir.program import Body, Program, depends_on, live
 from ..ir.types import Axes
 from .kernel_ir import Coordinate, Kernel, Ref, Statement, Tensor
 from .layout import ROWS, Label, Layout, identifier, labels_of
-from .naming import is_free
+from .naming import fresh, is_free
 from .tiles import TileWriter
 
 
@@ -108,9 +108,7 @@ class Maker:
 
     def variable(self, name: str) -> str:
         """A variable's name that nothing else has."""
-        while name in self.reserved or not self.free(name):
-            name += "_"
-        return name
+        return fresh(name, self.reserved, self.free)
 
     def full(self, axes: Axes) -> tuple[Label, ...]:
         """All sides that a state-like value with these axes has."""

@@ -18,7 +18,7 @@ from ..ir.program import Body, Instr, depends_on
 from .constants import constants
 from .kernel_ir import Coordinate, Ref, Statement, Tensor
 from .layout import Label, Layout, identifier, labels_of
-from .naming import is_free
+from .naming import fresh, is_free
 
 DOT_SIDE = 16
 """The least side of a tile in a matrix product on the targets' matrix units."""
@@ -103,12 +103,9 @@ class TileWriter:
 
     def fresh(self, name: str) -> str:
         """A variable name that nothing uses yet."""
-        candidate, number = name, 0
-        while candidate in self._taken or not self.free(candidate):
-            number += 1
-            candidate = f"{name}_{number}" if self.free(f"{name}_{number}") else f"v_{name}_{number}"
-        self._taken.add(candidate)
-        return candidate
+        found = fresh(name, self._taken, self.free)
+        self._taken.add(found)
+        return found
 
     def _lower(self, position: int, instr: Instr) -> Ref | View:
         if position in self._numbers:
