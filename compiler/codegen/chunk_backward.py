@@ -285,7 +285,7 @@ class ChunkBackward(ChunkForward):
             # to one number by way of a column: see `total` in triton.py
             parts.append(whole if self.channel else f"tl.sum({f'({whole})' if m.vector else whole}[:, None], axis=0)")
         sign = "flip_all * " if self.f.signed else ""
-        yield f"border_log = {sign}tl.exp2(total) * ({' + '.join(parts)})"
+        yield f"border_log = {sign}{self.since_start('total')} * ({' + '.join(parts)})"
 
     def outer_state(self, value: str, state: str, m: Memory) -> str:
         return f"{value}[:, None] * {state}[None, :]" if m.vector else self.dot(value, f"tl.trans({state})")

@@ -34,15 +34,15 @@ class ChunkPairs(ChunkRows):
         self, pairings: Sequence[Pairing], body: Callable[[Level, Sequence[Pairing]], Iterable[str]]
     ) -> Iterator[str]:
         """Decays per channel: pairs of a later block of steps and the block before it, both decayed to the border
-        between them, so that no factor exceeds 1 unless states grow; then pairs within one step, or within the longest block over which
-        decays are known to be weak enough to decay from its start. ``body`` prints what is done with
+        between them, so that no factor exceeds 1 unless states grow; then pairs within one step, or within the longest
+        block over which decays are known to be weak enough to decay from its start. ``body`` prints what is done with
         pairings at a level."""
         depth, least = self.f.chunk.bit_length() - 2, self.f.span.bit_length() - 1
         if depth >= least:
             yield f"for level in range(0, {depth - least + 1}):"
             yield f"    shift = {depth} - level"
             level = Level(
-                ("border = _border(until, shift)", *self._border_rows("border")),
+                tuple(self._border("_border({}, shift)", "until")),
                 "_apart({x}, {y}, shift)",
                 later="({x} >> shift) & 1 == 1",
                 earlier="({y} >> shift) & 1 == 0",
@@ -53,24 +53,27 @@ class ChunkPairs(ChunkRows):
             yield from level.setup if chosen else ()
             yield from body(level, chosen)
 
-    def _border_rows(self, border: str) -> list[str]:
-        return [f"border_rows = {woven([border] * self.rows, True)}"] if self.rows > 1 else []
+    def _border(self, text: str, moment: str = "") -> Iterator[str]:
+        """The border of every step, and of every row where a step has several; ``text`` gives it of a moment."""
+        for ending in self.endings:
+            yield f"border{ending} = {text.format(f'{moment}{ending}')}"
+            if self.rows > 1:
+                yield f"border_rows{ending} = {woven([f'border{ending}'] * self.rows, True)}"
 
     def _within(self, pairings: Sequence[Pairing]) -> Iterator[Level]:
         """Pairs that no border between blocks of steps separates."""
         span = self.f.span
         if span > 1:
             test = f"({{x}} // {span} == {{y}} // {span})"
-            if span == self.f.chunk:
-                setup = ["border = 0.0", *(["border_rows = 0.0"] if self.rows > 1 else [])]
-            else:
-                setup = [f"border = _block_start(upto, {span})", *self._border_rows("border")]
+            setup = list(self._border(f"_block_start({{}}, {span})", "upto"))
+            if span == self.f.chunk:  # nothing has decayed before
+                borders = ("border", "border_rows") if self.rows > 1 else ("border",)
+                setup = [f"{border}{ending} = 0.0" for border in borders for ending in self.endings]
             yield Level(tuple(setup), test, later="", earlier="")
         elif len(set(self.f.links)) > 1:
             for i, link in enumerate(self.f.links):
-                setup = [f"border = written_{i}", *self._border_rows(f"written_{i}")]
                 test = f"(({{x}} == {{y}}) & ({{sub}} == {i}))"
-                yield Level(tuple(setup), test, later=f"link > {link}", earlier=None)
+                yield Level(tuple(self._border("{}", f"written_{i}")), test, later=f"link > {link}", earlier=None)
         elif any(p.op == ">=" for p in pairings):
             yield Level((), "({x} == {y})", later=None, earlier=None)
 
@@ -81,7 +84,7 @@ class ChunkPairs(ChunkRows):
         if chosen is None:
             return name, ""
         border = "border_rows" if at == "step" else "border"
-        gap = f"{g} - {border}" if which == "x" else f"{border} - {g}"
+        gap = self.gap(g, border) if which == "x" else self.gap(border, g)
         if chosen and (at == "step" or "link" not in chosen):
             gap = f"tl.where(({chosen.format(x=at, y=at)})[:, None], {gap}, 0.0)"
         return f"{name} * tl.exp2({gap})", f" * tl.exp2({gap})"

@@ -35,14 +35,17 @@ class ChunkRows(ChunkWords):
         if f.decay == "none":
             return
         for log in filter(None, f.logs):
-            yield f"base_{log} = _bounded({log})"
-        parts = [f"base_{log}" for log in filter(None, f.logs)]
-        yield f"log = {' + '.join(parts)}"
-        yield "until = tl.cumsum(log, axis=0)"
-        yield "upto = until - log"
-        yield "total = tl.sum(log, axis=0)"
-        yield from self._moments("written", "upto", "base_", f.logs, post=[True] * len(f.links))
-        yield from self._moments("seen", "upto", "base_", f.logs, post=f.post)
+            if len(self.endings) == 1:
+                yield f"base_{log} = _bounded({log})"
+            else:
+                yield f"base_{log}, base_{log}_part = _whole_and_part(_bounded({log}))"
+        for ending in self.endings:
+            yield f"log{ending} = {' + '.join(f'base_{log}{ending}' for log in filter(None, f.logs))}"
+            yield f"until{ending} = tl.cumsum(log{ending}, axis=0)"
+            yield f"upto{ending} = until{ending} - log{ending}"
+            yield f"total{ending} = tl.sum(log{ending}, axis=0)"
+            yield from self._moments("written", [True] * len(f.links), ending)
+            yield from self._moments("seen", f.post, ending)
 
     def _table(self, numbers: Sequence[int]) -> str:
         """A number for each row by its place within the step."""
@@ -52,29 +55,25 @@ class ChunkRows(ChunkWords):
                 text = f"tl.where(sub == {i}, {number}, {text})"
         return text if text != "0" else "sub * 0"
 
-    def _moments(
-        self, target: str, start: str, prefix: str, names: Sequence[str | None], post: Sequence[bool]
-    ) -> Iterator[str]:
+    def _moments(self, target: str, post: Sequence[bool], ending: str) -> Iterator[str]:
         """For each row what was cumulated until its moment within the step."""
         if not self.rows:
             return
         moments = []
         for i, link in enumerate(self.f.links):
             past = [
-                f"{prefix}{n}"
-                for at, n in enumerate(names)
-                if n is not None and (at < link or (post[i] and at == link))
+                f"base_{log}{ending}"
+                for at, log in enumerate(self.f.logs)
+                if log is not None and (at < link or (post[i] and at == link))
             ]
-            whole = len(past) == len([n for n in names if n is not None])
-            moments.append("until" if whole and prefix == "base_" else " + ".join([start, *past]))
+            whole = len(past) == len(list(filter(None, self.f.logs)))
+            moments.append(f"until{ending}" if whole else " + ".join([f"upto{ending}", *past]))
         for i, text in enumerate(moments):
-            if self.rows > 1 or target != text:
-                yield f"{target}_{i} = {text}"
-        if self.rows == 1:
-            yield f"{target} = {target}_0"
-        else:
-            last = f"{target}_{len(moments) - 1}"  # of rows that no link has: as any other, nothing may overflow
-            yield f"{target} = {self._interleaved([f'{target}_{i}' for i in range(len(moments))], self.channel, last)}"
+            yield f"{target}_{i}{ending} = {text}"
+        names = [f"{target}_{i}{ending}" for i in range(len(moments))]
+        # rows that no link has are as any other: nothing may overflow
+        text = names[0] if self.rows == 1 else self._interleaved(names, self.channel, names[-1])
+        yield f"{target}{ending} = {text}"
 
     def _interleaved(self, names: Sequence[str], tile: bool, other: str) -> str:
         """The rows of all substeps; ``other`` for those that fill up their number to a power of two."""

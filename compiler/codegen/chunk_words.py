@@ -2,7 +2,9 @@
 
 Row i of a tile is a step of the chunk, or one of the rows of a step that read the state. Decays are cumulated in base 2
 from the start of the chunk: ``until`` and ``upto`` a step with and without itself, ``written`` and ``seen`` where a row
-writes and where it reads. Signs of decays are folded into keys, erase keys and queries (``flip``).
+writes and where it reads. Where operands are float32 each is whole numbers and a rest apart (``until_part``): sums of
+whole numbers are exact, so that a mild decay after many of 2^-150 keeps its digits. Signs of decays are folded into
+keys, erase keys and queries (``flip``).
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ class ChunkWords:
     def __init__(self, facts: ChunkFacts, back: bool = False) -> None:
         self.f, self.back = facts, back
         self.channel, self.scalar = facts.decay == "channel", facts.decay == "scalar"
+        self.endings = ("", "_part") if facts.operand == "tl.float32" else ("",)
         self.narrow: set[str] = set()
         self.rows = facts.substeps
         step = "step" if self.rows > 1 else "row"
@@ -101,48 +104,62 @@ class ChunkWords:
     def into_state(self, x: str, y: str, m: Memory) -> str:
         return f"tl.sum({x} * {y}[:, None], axis=0)" if m.vector else self.dot(f"tl.trans({x})", y)
 
+    # ---------------------------------------------------------------- decays
+
+    def since_start(self, g: str, index: str = "") -> str:
+        """The decay from the start of the chunk until ``g``; ``index`` spreads one number per row over columns."""
+        return f"tl.exp2({' + '.join(f'{g}{ending}' for ending in self.endings)}){index}"
+
+    def gap(self, g: str, border: str, g_index: str = "", border_index: str = "") -> str:
+        """The logarithm of the decay from ``border`` until ``g``."""
+        parts = [f"{g}{ending}{g_index} - {border}{ending}{border_index}" for ending in self.endings]
+        return parts[0] if len(parts) == 1 else " + ".join(f"({part})" for part in parts)
+
+    def until_end(self, g: str, index: str = "") -> str:
+        """The decay from ``g`` to the end of the chunk."""
+        return f"tl.exp2({self.gap('total', g, '[None, :]' if self.channel else '')}){index}"
+
     def of_state(self, x: str, g: str, state: str, m: Memory) -> str:
         """What vectors read of a state that has decayed until ``g``."""
         if self.channel:
-            x = f"{x} * tl.exp2({g})"
+            x = f"{x} * {self.since_start(g)}"
         text = self._in_state(x, state, m)
-        return f"{text} * tl.exp2({g}){'' if m.vector else '[:, None]'}" if self.scalar else text
+        return f"{text} * {self.since_start(g, '' if m.vector else '[:, None]')}" if self.scalar else text
 
     def with_state(self, d: str, g: str, state: str, m: Memory) -> str:
         """Cotangents of vectors from those of what they read of a state, decayed until ``g``."""
         text = f"{d}[:, None] * {state}[None, :]" if m.vector else self.dot(d, f"tl.trans({state})")
-        return text + self._scale(g)
-
-    def _scale(self, g: str) -> str:
-        return f" * tl.exp2({g})" if self.channel else f" * tl.exp2({g})[:, None]" if self.scalar else ""
+        return self.from_start(text, g)
 
     def from_start(self, x: str, g: str) -> str:
         """A vector per row, decayed from the start of the chunk until ``g``."""
-        return x + self._scale(g)
+        if self.f.decay == "none":
+            return x
+        return f"{x} * {self.since_start(g, '' if self.channel else '[:, None]')}"
 
     def to_end(self, x: str, g: str) -> str:
         """A vector per row, decayed from ``g`` to the end of the chunk."""
-        if self.channel:
-            return f"{x} * tl.exp2(total[None, :] - {g})"
-        return f"{x} * tl.exp2(total - {g})[:, None]" if self.scalar else x
+        if self.f.decay == "none":
+            return x
+        return f"{x} * {self.until_end(g, '' if self.channel else '[:, None]')}"
 
     # A scalar decay scales rows of a product as well as those of an operand: keys are then operands as they are.
 
     def from_end(self, key: str, g: str, state: str, m: Memory) -> str:
         """What keys, decayed to the end of the chunk, find in a state."""
         text = self._in_state(f"({self.to_end(key, g)})" if self.channel else key, state, m)
-        return f"{text} * tl.exp2(total - {g}){'' if m.vector else '[:, None]'}" if self.scalar else text
+        return f"{text} * {self.until_end(g, '' if m.vector else '[:, None]')}" if self.scalar else text
 
     def at_end(self, key: str, g: str, value: str, m: Memory) -> str:
         """The state that values at keys make by the end of the chunk."""
         if self.scalar:
-            return self.into_state(key, f"({value} * tl.exp2(total - {g}){'' if m.vector else '[:, None]'})", m)
+            return self.into_state(key, f"({value} * {self.until_end(g, '' if m.vector else '[:, None]')})", m)
         return self.into_state(f"({self.to_end(key, g)})", value, m)
 
     def at_start(self, key: str, g: str, value: str, m: Memory) -> str:
         """The state whose decay until ``g`` makes these values at keys, summed over rows."""
         if self.scalar:
-            return self.into_state(key, f"({value} * tl.exp2({g}){'' if m.vector else '[:, None]'})", m)
+            return self.into_state(key, f"({value} * {self.since_start(g, '' if m.vector else '[:, None]')})", m)
         return self.into_state(f"({self.from_start(key, g)})", value, m)
 
     def _in_state(self, x: str, state: str, m: Memory) -> str:
@@ -152,13 +169,13 @@ class ChunkWords:
         """A state, decayed over the whole chunk."""
         if self.f.decay == "none":
             return state
-        return f"tl.exp2(total){'[:, None]' if self.channel and not m.vector else ''} * {state}"
+        return f"{self.since_start('total', '[:, None]' if self.channel and not m.vector else '')} * {state}"
 
     def factor(self, p: Pairing, *, turned: bool = False) -> str:
         """How much pairs of rows have decayed, zero where they do not see each other."""
         if self.f.decay == "none":
             return f"tl.where({p.mask(turned=turned)}, 1.0, 0.0)"
-        between = f"{p.gx}[None, :] - {p.gy}[:, None]" if turned else f"{p.gx}[:, None] - {p.gy}[None, :]"
+        between = self.gap(p.gx, p.gy, *(("[None, :]", "[:, None]") if turned else ("[:, None]", "[None, :]")))
         return f'tl.exp2(tl.where({p.mask(turned=turned)}, {between}, -float("inf")))'
 
     def has_value(self, m: Memory) -> bool:

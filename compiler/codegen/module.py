@@ -21,6 +21,7 @@ HEADERS = ("vector.hpp", "mathematics.hpp", "numbers.hpp", "parallel.hpp")
 
 CHUNK_HELPERS = (
     "bounded",
+    "whole_and_part",
     "parity",
     "apart",
     "border",

@@ -57,7 +57,7 @@ def is_free(name: str) -> bool:
 
 
 def fresh(name: str, taken: Container[str], free: Callable[[str], bool] = is_free) -> str:
-    """A name that nothing has: this one, this one with a number, or something else with a number where no number helps."""
+    """A name that nothing has: this one, with a number if need be, or another where no number helps."""
     candidate, number = name, 0
     while candidate in taken or not free(candidate):
         number += 1
