@@ -359,8 +359,9 @@ class ChunkBackward(ChunkForward):
                 yield f"read_at_{i} = {self._along(f'late_erase_{i} * d_erase_{i}')}"
         rows = [f"read_at_{i} - wrote_key_{i}" if f.reader[i] else f"-wrote_key_{i}" for i in links]
         handed = [f"handed_key_{i}" for i in links] + [f"handed_write_{j}" for j in range(len(f.given))]
-        yield f"later = _sum_after({signed_sum([*after, *before, *rows])})"
-        yield f"earlier = _sum_before({signed_sum(handed)}) + border_log"
+        reads = [*after, *before, *rows]
+        yield f"later = {f'_sum_after({signed_sum(reads)})' if reads else '0.0'}"
+        yield f"earlier = {f'_sum_before({signed_sum(handed)}) + ' if handed else ''}border_log"
         for number, log in enumerate(f.logs):
             if log is None:
                 continue

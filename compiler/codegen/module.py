@@ -27,6 +27,7 @@ CHUNK_HELPERS = (
     "border",
     "block_start",
     "sum_before",
+    "sum_after",
     "interleave_rows",
     "even_odd",
     "unit_lower_inverse",

@@ -129,7 +129,9 @@ def test_chunks_of_sixty_four(name: str, steps: int) -> None:
     chosen = KernelOptions(schedule=schedule)
     rows = {k.layout.rows for k in compile_kernels(program, sizes, chosen, "chunk").kernels if "algorithm" in k.facts}
     assert rows == {64}
-    check(program, sizes, arguments(program, sizes, steps=steps, heads=1), "chunk", options=chosen)
+    # of the first draw the gradient of mlstm's start, a single number, cancels to 0.005: no digits are left to compare
+    given = arguments(program, sizes, steps=steps, heads=1, seed=1)
+    check(program, sizes, given, "chunk", options=chosen)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 15, 16, 17, 32])
@@ -156,7 +158,7 @@ def test_sizes(name: str, shape: tuple[int, int]) -> None:
     check(program, sizes, arguments(program, sizes, steps=18, heads=1), "chunk", options=options())
 
 
-TILED = [("gated_delta_net", "V"), ("kda", "V"), ("oja", "K"), ("gsa", "V"), ("mlstm", "V"), ("members", "V")]
+TILED = [("gated_delta_net", "V"), ("kda", "V"), ("mirrored", "K"), ("gsa", "V"), ("mlstm", "V")]
 
 
 @schedules
@@ -172,6 +174,13 @@ def test_tiles_share_what_they_have_in_common(name: str, axis: str, schedule: st
         with memory_full_of(math.nan):
             found = run(program, sizes, some_given, "chunk", options=tiled)
         assert not wrong(program, sizes, some_given, found, true(program, sizes, some_given))
+
+
+@pytest.mark.parametrize(("name", "axis"), [("oja", "K"), ("members", "V")])
+def test_axes_that_outputs_sum_over_have_no_tiles(name: str, axis: str) -> None:
+    program = spec(name)
+    with pytest.raises(ValueError, match=f"tiles of 16 along {axis} do not work: its 35 entries depend on each other"):
+        compile_kernels(program, sizes_of(program, 3, 3) | {axis: 35}, options(tiles=((axis, 16),)), "chunk")
 
 
 @pytest.mark.parametrize("kind", KINDS)

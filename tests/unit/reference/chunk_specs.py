@@ -103,6 +103,13 @@ transition S' = S @ diag(exp(-exp(g))) + outer(k - S @ v, v)
 output o[V] = q @ S'
 output r[V] = q @ S
 """,
+    "mirrored": """
+dims K, V
+state S[K, V]
+input q[V], k[K], v[V], g[V]
+transition S' = S @ diag(exp(-exp(g))) + outer(k - S @ v, v)
+output o[K] = S' @ q
+""",
     "no_writes": """
 dims K, V
 state S[K, V]
