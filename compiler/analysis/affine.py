@@ -109,7 +109,7 @@ class AffineForm:
         found: list[int] = []
         for link in self.links:
             if link.decay is not None:
-                found += [v for v in (link.decay.log, link.decay.sign) if v is not None]
+                found += [link.decay.log, *([link.decay.value] if link.decay.sign is not None else ())]
             for pair in link.pairs:
                 found += [v for v in (pair.key, pair.read, pair.scale, *pair.values) if v is not None]
         return tuple(dict.fromkeys((*found, *(r.query for r in self.reads))))

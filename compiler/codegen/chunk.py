@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from ..lower.chunk import ChunkFacts
-from .chunk_backward import ChunkBackward
+from .chunk_decays import ChunkDecays
 
 
 def chunk_blocks(facts: ChunkFacts, blocks: Sequence[str], first: str) -> dict[str, list[str]]:
     """Those of a kernel's blocks that are the algorithm's own; ``first``: when to write what several tiles share."""
     back = "cotangents" in blocks
-    p = ChunkBackward(facts, back)
+    p = ChunkDecays(facts, back)
     side = facts.chunk * facts.substeps
     lines = f"tl.arange(0, {side})" if facts.substeps > 1 else "o_rows"
     place = f"p_inverse_checkpoint + {lines}[:, None] * {side} + {lines}[None, :]"

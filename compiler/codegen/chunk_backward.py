@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ..lower.chunk import Memory, ReadOut
 from .chunk_forward import ChunkForward
 from .chunk_pairs import Level
-from .chunk_words import Pairing, parted, renamed, signed_sum
+from .chunk_words import Pairing, parted, renamed
 
 
 class ChunkBackward(ChunkForward):
@@ -131,6 +131,7 @@ class ChunkBackward(ChunkForward):
         if f.signed:
             for m in f.members:
                 yield f"d_{m.state} = {self._flip_all(m)} * d_{m.state}"
+                self.narrow.discard(f"d_{m.state}")
             for read in f.reads:
                 if read.over == "column":
                     yield f"d_{read.name} = d_{read.name} * {self._flip(read)}"
@@ -274,19 +275,6 @@ class ChunkBackward(ChunkForward):
         flip = f" * {'flip_upto' if before else 'flip'}{'' if self.channel else '[:, None]'}" if self.f.signed else ""
         return f"late_{name}{flip}"
 
-    def border(self) -> Iterator[str]:
-        """The part of every decay's cotangent in what the chunk hands on: first the states that it decays."""
-        if self.f.decay == "none":
-            return
-        parts = []
-        for m in self.f.members:
-            product = f"{m.state} * d_{m.state}"
-            whole = product if m.vector else f"tl.sum({product}, axis={1 if self.channel else 0})"
-            # to one number by way of a column: see `total` in triton.py
-            parts.append(whole if self.channel else f"tl.sum({f'({whole})' if m.vector else whole}[:, None], axis=0)")
-        sign = "flip_all * " if self.f.signed else ""
-        yield f"border_log = {sign}{self.since_start('total')} * ({' + '.join(parts)})"
-
     def outer_state(self, value: str, state: str, m: Memory) -> str:
         return f"{value}[:, None] * {state}[None, :]" if m.vector else self.dot(value, f"tl.trans({state})")
 
@@ -332,48 +320,6 @@ class ChunkBackward(ChunkForward):
             if read.over == "column" and self._column_apart(read):
                 for p, value in self._column_pairings(read):
                     yield f"d_{p.y} += tl.sum({read.query}.to(tl.float32) * {value}, axis=1)[:, None] * d_{read.name}"
-
-    def cotangents_of_decays(self) -> Iterator[str]:
-        """Cotangents of logarithms: of every decay between a write and a later read, and between a write or the state
-        before and the state after. Reads less writes from a step on are what was read there and written earlier; what
-        was written before a step is handed on through it."""
-        f = self.f
-        if f.decay == "none":
-            return
-        after: list[str] = []
-        before: list[str] = []
-        for q in f.queries:
-            if q.over == "mix":
-                (before if q.before else after).append(f"moved_{q.name}")
-        for read in f.reads:
-            if read.over == "column":
-                value = f"apart_{read.name}" if self._column_apart(read) else read.name
-                value = f"{value} * {self._flip(read)}" if f.signed else value
-                (before if read.before else after).append(self._along(f"{value} * d_{read.name}"))
-        after += [f"-wrote_write_{j}" for j in range(len(f.given))]
-        links = range(len(f.links))
-        for i in links:
-            if f.scale[i] and self.scalar:
-                yield f"read_at_{i} = scale_{i} * d_scale_{i}"
-            elif f.reader[i]:
-                yield f"read_at_{i} = {self._along(f'late_erase_{i} * d_erase_{i}')}"
-        rows = [f"read_at_{i} - wrote_key_{i}" if f.reader[i] else f"-wrote_key_{i}" for i in links]
-        handed = [f"handed_key_{i}" for i in links] + [f"handed_write_{j}" for j in range(len(f.given))]
-        reads = [*after, *before, *rows]
-        yield f"later = {f'_sum_after({signed_sum(reads)})' if reads else '0.0'}"
-        yield f"earlier = {f'_sum_before({signed_sum(handed)}) + ' if handed else ''}border_log"
-        for number, log in enumerate(f.logs):
-            if log is None:
-                continue
-            own = ["earlier", *after]
-            for i, link in enumerate(f.links):
-                if link < number:
-                    own.append(f"handed_key_{i}")
-                if link >= number:
-                    own.append(f"-wrote_key_{i}")
-                if f.reader[i] and (link > number or (link == number and f.post[i])):
-                    own.append(f"read_at_{i}")
-            yield f"d_{log} = tl.where({log} * 1.4426950408889634 > -150.0, {signed_sum(['later', *own])}, 0.0)"
 
     def values_apart(self) -> Iterator[str]:
         """Cotangents of what rows were given, by substep."""

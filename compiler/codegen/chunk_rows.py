@@ -82,9 +82,9 @@ class ChunkRows(ChunkWords):
     def _signs(self) -> Iterator[str]:
         """Running signs, exact: the parity of how many negative decays came before."""
         f = self.f
-        for sign in filter(None, f.signs):
-            yield f"odd_{sign} = ({sign} < 0.0).to(tl.int32)"
-        yield f"odd = {' + '.join(f'odd_{sign}' for sign in filter(None, f.signs))}"
+        for raw in filter(None, f.raws):
+            yield f"odd_{raw} = ({raw} < 0.0).to(tl.int32)"
+        yield f"odd = {' + '.join(f'odd_{raw}' for raw in filter(None, f.raws))}"
         yield "odd_until = tl.cumsum(odd, axis=0)"
         yield "odd_upto = odd_until - odd"
         yield "flip = _parity(odd_until)"
@@ -94,7 +94,9 @@ class ChunkRows(ChunkWords):
         for i, link in enumerate(f.links):
             for word, post in (("written", True), ("seen", f.post[i])):
                 past = [
-                    f"odd_{s}" for at, s in enumerate(f.signs) if s is not None and (at < link or (post and at == link))
+                    f"odd_{raw}"
+                    for at, raw in enumerate(f.raws)
+                    if raw is not None and (at < link or (post and at == link))
                 ]
                 yield f"flip_{word}_{i} = _parity({' + '.join(['odd_upto', *past])}){tile}"
             yield f"key_{i} = key_{i} * flip_written_{i}"

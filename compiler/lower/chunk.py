@@ -41,7 +41,7 @@ class Role:
 
 
 PHASES = {
-    "keys": ("log", "sign", "key", "erase", "scale", "write"),
+    "keys": ("log", "raw", "key", "erase", "scale", "write"),
     "values": ("value", "given"),
     "queries": ("query",),
 }
@@ -49,8 +49,8 @@ PHASES = {
 
 
 _WORDS = """
-apart asked base border earlier end erase flip given handed inverse key late later link log micro moved new odd part
-query read row same scale score seen sign step sub total until upto value wanted write written wrote
+apart asked base border earlier end erase flip given handed hit inverse key late later link log micro moved moment near
+new odd part past query raw read row same scale score seen step sub total until upto value wanted write written wrote
 """
 _VARIABLE = re.compile(
     rf"shift|after_\w+|(d_)?({'|'.join(_WORDS.split())})(_(\d+|all|at|d|t|log|rows|{'|'.join(_WORDS.split())}))*_*"
@@ -104,11 +104,12 @@ class ReadOut:
 class ChunkFacts:
     """What of the algorithm a recurrence needs, for the printer.
 
-    ``decay`` is none, scalar or channel; ``logs`` and ``signs`` are per link. A step has ``substeps`` rows that read
-    the state (a power of two; 0: none does), row i in link ``links[i]``, of which ``reader``, ``scale`` and ``post``
-    say whether it reads, with a scale, after the link's decay. ``operand`` is the type of operands of matrix
-    products and ``precision`` the form of float32 ones. ``asked`` are the reads that the backward computes again.
-    Over ``span`` steps (a power of two) decays per channel are proved too weak for their inverse to overflow.
+    ``decay`` is none, scalar or channel; ``logs`` are per link, and ``raws``, decays that may be negative. A step has
+    ``substeps`` rows that read the state (a power of two; 0: none does), row i in link ``links[i]``, of which
+    ``reader``, ``scale`` and ``post`` say whether it reads, with a scale, after the link's decay. ``operand`` is the
+    type of operands of matrix products and ``precision`` the form of float32 ones. ``asked`` are the reads that the
+    backward computes again. Over ``span`` steps (a power of two) decays per channel are proved too weak for their
+    inverse to overflow.
     """
 
     chunk: int
@@ -116,7 +117,7 @@ class ChunkFacts:
     precision: str
     decay: str
     logs: tuple[str | None, ...]
-    signs: tuple[str | None, ...]
+    raws: tuple[str | None, ...]
     links: tuple[int, ...]
     substeps: int
     reader: tuple[bool, ...]
@@ -131,7 +132,7 @@ class ChunkFacts:
 
     @property
     def signed(self) -> bool:
-        return any(sign is not None for sign in self.signs)
+        return any(raw is not None for raw in self.raws)
 
     @property
     def scaled(self) -> bool:
@@ -158,15 +159,16 @@ def roles_and_facts(
     mix = (form.mix,)
     roles: list[Role] = []
     logs: list[str | None] = []
-    signs: list[str | None] = []
+    raws: list[str | None] = []
     wide = mix if form.per_channel else ()
     for number, link in enumerate(form.links):
         logs.append(None if link.decay is None else f"log_{number}")
-        signs.append(None if link.decay is None or link.decay.sign is None else f"sign_{number}")
+        raws.append(None if link.decay is None or link.decay.sign is None else f"raw_{number}")
         if link.decay is not None:
-            roles.append(Role(f"log_{number}", link.decay.log, wide))
+            # where a decay may be 0 its logarithm has no gradient: it gets its own (codegen/chunk_decays.py)
+            roles.append(Role(f"log_{number}", link.decay.log, wide, gradient=link.decay.sign is None))
             if link.decay.sign is not None:
-                roles.append(Role(f"sign_{number}", link.decay.sign, wide, gradient=False))
+                roles.append(Role(f"raw_{number}", link.decay.value, wide))
     pairs = [(number, pair) for number, link in enumerate(form.links) for pair in link.pairs]
     several = len(form.links) > 1
     rows = [(n, pair) for n, pair in pairs if pair.read is not None or several]
@@ -192,7 +194,7 @@ def roles_and_facts(
         precision=options.precision,
         decay="channel" if form.per_channel else "scalar" if form.decays else "none",
         logs=tuple(logs),
-        signs=tuple(signs),
+        raws=tuple(raws),
         links=tuple(n for n, _ in rows),
         substeps=1 << (len(rows) - 1).bit_length() if rows else 0,
         reader=tuple(pair.read is not None for _, pair in rows),
