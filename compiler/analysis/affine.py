@@ -42,11 +42,18 @@ class Pair:
 
 @dataclass(frozen=True)
 class Decay:
-    """A decay as a natural logarithm and, where it can be negative, a sign; ``value`` is the decay itself."""
+    """A decay as a natural logarithm and, where it can be negative, a sign; ``value`` is the decay itself, and where it
+    ``vanishes`` it can be 0."""
 
     log: int
     sign: int | None
+    vanishes: bool
     value: int
+
+    @property
+    def raw(self) -> bool:
+        """Whether the logarithm is not enough: for its sign, or for its gradient."""
+        return self.sign is not None or self.vanishes
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,8 @@ class AffineForm:
         found: list[int] = []
         for link in self.links:
             if link.decay is not None:
-                found += [link.decay.log, *([link.decay.value] if link.decay.sign is not None else ())]
+                found += [link.decay.log, *([link.decay.value] if link.decay.raw else ())]
+                found += [] if link.decay.sign is None else [link.decay.sign]
             for pair in link.pairs:
                 found += [v for v in (pair.key, pair.read, pair.scale, *pair.values) if v is not None]
         return tuple(dict.fromkeys((*found, *(r.query for r in self.reads))))

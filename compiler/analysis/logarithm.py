@@ -8,35 +8,28 @@ from collections.abc import Sequence
 from ..ir.builder import Builder
 from ..ir.program import Program
 from ..ir.types import Interval
-from .linear import Reason
 from .products import Product
 from .ranges import promises, ranges
-from .terms import NotLinear
 
 
-def log_decay(program: Program, builder: Builder, decay: Product) -> tuple[int, int | None]:
-    """The natural logarithm of a decay's magnitude, and its sign where it can be negative.
-
-    NotLinear where a factor reaches 0 at the end of its range: there its logarithm has no gradient.
-    """
+def log_decay(program: Program, builder: Builder, decay: Product) -> tuple[int, int | None, bool]:
+    """The natural logarithm of a decay's magnitude, its sign where it can be negative, and whether it can be 0, where
+    the logarithm has no gradient."""
     bounds = ranges(tuple(builder.body), promises(program))
-    logs, signs = [], [builder.const(-1.0)] if decay.negative else []
+    logs, signs, vanishes = [], [builder.const(-1.0)] if decay.negative else [], False
     for value in (*decay.scalars, *decay.vector):
         known = _known(builder, value)
         if known is not None:
             logs.append(known)
             continue
         interval = bounds[value]
-        if 0.0 in (interval.low, interval.high) and Interval(0.0, 0.0) in interval:
-            what = builder.body[value]
-            name = f"the decay `{what.name}`" if what.name else "a decay"
-            raise NotLinear(Reason(f"{name} in {interval} can be 0, where a logarithm has no gradient", what.span))
+        vanishes |= Interval(0.0, 0.0) in interval
         if interval.low >= 0.0:
             logs.append(builder.apply("log", value))
         else:
             logs.append(builder.apply("log", builder.apply("abs", value)))
             signs.append(builder.apply("sign", value))
-    return _sum(builder, logs), _product(builder, signs) if signs else None
+    return _sum(builder, logs), _product(builder, signs) if signs else None, vanishes
 
 
 def _known(builder: Builder, value: int) -> int | None:

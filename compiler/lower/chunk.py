@@ -104,12 +104,12 @@ class ReadOut:
 class ChunkFacts:
     """What of the algorithm a recurrence needs, for the printer.
 
-    ``decay`` is none, scalar or channel; ``logs`` are per link, and ``raws``, decays that may be negative. A step has
-    ``substeps`` rows that read the state (a power of two; 0: none does), row i in link ``links[i]``, of which
-    ``reader``, ``scale`` and ``post`` say whether it reads, with a scale, after the link's decay. ``operand`` is the
-    type of operands of matrix products and ``precision`` the form of float32 ones. ``asked`` are the reads that the
-    backward computes again. Over ``span`` steps (a power of two) decays per channel are proved too weak for their
-    inverse to overflow.
+    ``decay`` is none, scalar or channel; ``logs`` are per link, and ``raws``: decays that may be 0 or, if ``signed``,
+    negative. A step has ``substeps`` rows that read the state (a power of two; 0: none does), row i in link
+    ``links[i]``, of which ``reader``, ``scale`` and ``post`` say whether it reads, with a scale, after the link's
+    decay. ``operand`` is the type of operands of matrix products and ``precision`` the form of float32 ones. ``asked``
+    are the reads that the backward computes again. Over ``span`` steps (a power of two) decays per channel are proved
+    too weak for their inverse to overflow.
     """
 
     chunk: int
@@ -118,6 +118,7 @@ class ChunkFacts:
     decay: str
     logs: tuple[str | None, ...]
     raws: tuple[str | None, ...]
+    signed: bool
     links: tuple[int, ...]
     substeps: int
     reader: tuple[bool, ...]
@@ -129,10 +130,6 @@ class ChunkFacts:
     reads: tuple[ReadOut, ...]
     asked: tuple[str, ...] = ()
     span: int = 1
-
-    @property
-    def signed(self) -> bool:
-        return any(raw is not None for raw in self.raws)
 
     @property
     def scaled(self) -> bool:
@@ -163,11 +160,11 @@ def roles_and_facts(
     wide = mix if form.per_channel else ()
     for number, link in enumerate(form.links):
         logs.append(None if link.decay is None else f"log_{number}")
-        raws.append(None if link.decay is None or link.decay.sign is None else f"raw_{number}")
+        raws.append(f"raw_{number}" if link.decay is not None and link.decay.raw else None)
         if link.decay is not None:
             # where a decay may be 0 its logarithm has no gradient: it gets its own (codegen/chunk_decays.py)
-            roles.append(Role(f"log_{number}", link.decay.log, wide, gradient=link.decay.sign is None))
-            if link.decay.sign is not None:
+            roles.append(Role(f"log_{number}", link.decay.log, wide, gradient=not link.decay.raw))
+            if link.decay.raw:
                 roles.append(Role(f"raw_{number}", link.decay.value, wide))
     pairs = [(number, pair) for number, link in enumerate(form.links) for pair in link.pairs]
     several = len(form.links) > 1
@@ -195,6 +192,7 @@ def roles_and_facts(
         decay="channel" if form.per_channel else "scalar" if form.decays else "none",
         logs=tuple(logs),
         raws=tuple(raws),
+        signed=form.signed,
         links=tuple(n for n, _ in rows),
         substeps=1 << (len(rows) - 1).bit_length() if rows else 0,
         reader=tuple(pair.read is not None for _, pair in rows),

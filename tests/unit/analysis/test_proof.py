@@ -143,7 +143,7 @@ BROKEN_ALGEBRA = [
     ("products.Algebra.all_times", lambda algebra, products, factor: products, TWO_DECAYS),
     ("products.Algebra.dot", lambda algebra, x, y, size: size, WRITE_THEN_READ),
     ("products.Algebra.folded", lambda algebra, product: replace(product, negative=not product.negative), SHARED_KEY),
-    ("affine.log_decay", lambda program, builder, decay: (builder.const(0.0), None), SHARED_KEY),
+    ("affine.log_decay", lambda program, builder, decay: (builder.const(0.0), None, False), SHARED_KEY),
 ]
 
 

@@ -44,8 +44,6 @@ TRANSITIONS = [
     ("clip_grad(S, 1) + outer(k, v)", "`clip_grad` of `S` changes its gradient"),
     ("stop_grad(S) + outer(k, v)", "`stop_grad` of `S` changes its gradient"),
     ("concat(S[0:1], S[1:K])", "entries of `S` are moved"),
-    ("relu(c) * S + outer(k, v)", "a decay in [0, inf) can be 0, where a logarithm has no gradient"),
-    ("sigmoid(x) * relu(c) * S", "a decay in [0, inf) can be 0, where a logarithm has no gradient"),
 ]
 
 
@@ -85,7 +83,7 @@ def test_a_named_decay_that_can_be_zero() -> None:
         "recurrence r\ndims K, V\nstate S[K, V]\ninput q[K], k[K], v[V], b in [0, 1]\ngate keep = 1 - b\n"
         "transition S' = keep * S + b * outer(k, v)\noutput o[V] = q @ S'\n"
     )
-    assert "the decay `keep` in [0, 1] can be 0, where a logarithm has no gradient on line 5" in shown(compiled(text))
+    assert shown(compiled(text)).startswith("S along K; decay scalar in [0, 1]")
     assert shown(compiled(text.replace("b in [0, 1]", "b in [0, 1)"))).startswith("S along K; decay scalar in (0, 1]")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from unit.kernels.against_reference import spec
+from unit.reference.chunk_specs import SPECS
 
 import recurra
 from recurra.compiler.targets import TARGETS
@@ -58,6 +59,14 @@ def test_chunk_kernels_on_blackwell(size: int) -> None:
     for row in measure(program, {"K": size, "V": size}, targets=["sm_100"], strategy="chunk"):
         assert row.spills == 0 or (size == 128 and row.kernel.endswith("_backward")), row
         assert row.shared <= LIMIT[row.target], row
+        assert row.matrix_instructions > 0, row
+
+
+@pytest.mark.parametrize("name", ["signed", "signed_channels", "members"])
+def test_unusual_chunk_kernels_compile_with_short_operands(name: str) -> None:
+    """Types of operands are what Triton's interpreter does not look at."""
+    program = spec(f"recurrence {name}{SPECS[name]}")
+    for row in measure(program, dict.fromkeys("KVU", 16), targets=["sm_90"], strategy="chunk"):
         assert row.matrix_instructions > 0, row
 
 

@@ -73,8 +73,15 @@ transition {
 output o[V] = q @ S' + (q @ n') * (k @ S)
 output r[V] = k @ S
 """
+VANISHING = """recurrence vanishing
+dims K, V
+state S[K, V]
+input q[K], k[K], v[V], a[K] in [0, 1]
+transition S' = diag(a) @ S + outer((1 - a) * k, v)
+output o[V] = q @ S'
+"""
 SIGNED = {name: spec(name) for name in ("signed", "signed_channels", "mixed_sub_steps")}
-SIGNED["decayed_last"] = from_text(DECAYED_LAST)
+SIGNED |= {"decayed_last": from_text(DECAYED_LAST), "vanishing": from_text(VANISHING)}
 
 
 @pytest.mark.parametrize("name", SIGNED)
@@ -87,6 +94,7 @@ def test_decays_at_and_near_zero(name: str) -> None:
     for value in (0.0, 1.0, -1.0, 1e-30, -1e-5, 3e-3):
         a[torch.rand(a.shape, generator=generator) < 0.12] = value
     a[:, 20:22] = 0.0
+    a = a.abs() if name == "vanishing" else a
     check(program, small(program), changed(drawn, a=a), "chunk", options=options())
 
 
