@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ..lower.chunk import ChunkFacts
 from .chunk_backward import ChunkBackward
+from .chunk_products import in_place
 
 
 def chunk_blocks(facts: ChunkFacts, blocks: Sequence[str], first: str) -> dict[str, list[str]]:
@@ -44,4 +45,4 @@ def chunk_blocks(facts: ChunkFacts, blocks: Sequence[str], first: str) -> dict[s
         "update_back": p.update_back,
         "logs": p.cotangents_of_decays,
     }
-    return {block: list(printers[block]()) for block in blocks if block in printers}
+    return {block: [in_place(line) for line in printers[block]()] for block in blocks if block in printers}
