@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ..lower.chunk import ChunkFacts
 from .chunk_decays import ChunkDecays
+from .chunk_products import in_place
 
 
 def chunk_blocks(facts: ChunkFacts, blocks: Sequence[str], first: str) -> dict[str, list[str]]:
@@ -32,16 +33,17 @@ def chunk_blocks(facts: ChunkFacts, blocks: Sequence[str], first: str) -> dict[s
         "reads": lambda: p.read_outs(facts.asked if back else None),
         "prologue_queries": p.queries,
         "signs": p.cotangents_of_reads,
-        "queries": lambda: [*p.cotangents_of_reads(), *p.cotangents_of_queries()],
+        "update_reads": p.update_back_reads,
+        "queries": p.cotangents_of_queries,
         "costates": p.cotangents_of_solves,
         "writes": lambda: [*p.cotangents_of_writes(), *p.values_apart()],
         "again": p.cumulated,
         "again_queries": p.moved_queries,
         "again_keys": p.cumulated,
         "keys": lambda: [*p.cotangents_of_erases(), *p.cotangents_of_keys()],
-        "again_steps": p.cotangents_within_steps,
+        "ends": lambda: [*p.cotangents_from_end(), *p.cotangents_within_steps()],
         "update": p.update,
         "update_back": p.update_back,
         "logs": p.cotangents_of_decays,
     }
-    return {block: list(printers[block]()) for block in blocks if block in printers}
+    return {block: [in_place(line) for line in printers[block]()] for block in blocks if block in printers}

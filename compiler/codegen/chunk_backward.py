@@ -42,7 +42,7 @@ class ChunkBackward(ChunkForward):
                         for d, v, m in products
                     ]
                     yield f"same_{p.name} = {' + '.join(terms)}"
-                yield f"d_{p.x} += same_{p.name}[:, None] * {self._late(p.y)}"
+                yield f"d_{p.x} += {self.dot(self._diagonal(p), p.y)}"
             else:
                 text = " + ".join(self.outer(d, v, m) for d, v, m in products)
                 yield f"same_{p.name} = tl.where({p.xs}[:, None] == {p.ys}[None, :], {text}, 0.0)"
@@ -52,11 +52,15 @@ class ChunkBackward(ChunkForward):
         """Cotangents of keys from pairs within one step."""
         for p in self._same():
             if p.ys == "row":
-                yield f"d_{p.y} += same_{p.name}[:, None] * {self._late_query(p.x)}"
+                yield f"d_{p.y} += {self.dot(self._diagonal(p), p.x)}"
             else:
                 text = " + ".join(self.outer(v, d, m) for d, v, m in self._products_back(p))
                 yield f"same_{p.turned} = tl.where({p.xs}[None, :] == {p.ys}[:, None], {text}, 0.0)"
                 yield f"d_{p.y} += {self.dot(f'same_{p.turned}', p.x)}"
+
+    def _diagonal(self, p: Pairing) -> str:
+        """A number per step as a matrix: its product takes an operand that is there, not rows that are loaded again."""
+        return f"tl.where({p.xs}[:, None] == {p.ys}[None, :], same_{p.name}[:, None], 0.0)"
 
     def _same_value(self, key: str, read: ReadOut, m: Memory) -> list[str]:
         """What a read's cotangent is to what its own step wrote, if products leave that out."""
@@ -159,18 +163,18 @@ class ChunkBackward(ChunkForward):
                 else:
                     terms.append(self.dot(f"({self.from_start(f'd_{r.name}', g)})", m.state))
             yield f"d_{q.name} = {' + '.join(terms)}"
-        asked = self._asked()
-        for p in asked:
+        for p in self._asked():
             yield from self.matrix_back(p)
-        yield from self.spread_x(asked)
-        for r in f.reads:
+
+    def moved_queries(self) -> Iterator[str]:
+        """Their rest, what decays get of them, and what they were before signs were folded in. The last products stand
+        behind what is loaded again: sums of both are then taken in the products' layout, without converting tiles."""
+        yield from self.spread_x(self._asked())
+        for r in self.f.reads:
             if r.over == "column":
                 yield from self.products([renamed(p, f"d_{r.name}") for p, _ in self._column_pairings(r)])
                 for p, value in self._column_pairings(r):
                     yield f"d_{r.query} += {self.dot(f'd_{r.name}_{p.y}', value)}"
-
-    def moved_queries(self) -> Iterator[str]:
-        """What decays get of queries' cotangents, and those before signs were folded in."""
         tile = "" if self.channel else "[:, None]"
         mixed = [q for q in self.f.queries if q.over == "mix"]
         if self.f.decay != "none":
@@ -229,7 +233,6 @@ class ChunkBackward(ChunkForward):
         yield from self._through_columns()
         if self.f.decay != "none":
             yield from (f"wrote_{key} = {self._along(f'{self._late(key)} * d_{key}')}" for key, _ in self._keys())
-        yield from self._keys_from_end()
 
     def cotangents_within_steps(self) -> Iterator[str]:
         """What keys get of their own steps' reads; then their cotangents by substep, before signs were folded in."""
@@ -245,7 +248,7 @@ class ChunkBackward(ChunkForward):
             for j in range(len(self.f.given)):
                 yield f"d_write_{j} = d_write_{j} * flip{'' if self.channel else '[:, None]'}"
 
-    def _keys_from_end(self) -> Iterator[str]:
+    def cotangents_from_end(self) -> Iterator[str]:
         """Cotangents of keys by way of the state after the chunk."""
         f = self.f
         for key, g in self._keys():
@@ -255,8 +258,7 @@ class ChunkBackward(ChunkForward):
                 for k, value, _ in self._wrote(n)
                 if k == key
             ]
-            total = " + ".join(terms)
-            yield f"end_{key} = {self.to_end(f'({total})', g)}"
+            yield f"end_{key} = {self.to_end('(' + ' + '.join(terms) + ')', g)}"
             if f.decay != "none":
                 yield f"handed_{key} = {self._along(f'{self._late(key)} * end_{key}')}"
             yield f"d_{key} += end_{key}"
@@ -327,18 +329,19 @@ class ChunkBackward(ChunkForward):
             if self.rows and self.has_value(m):
                 yield from parted("d_value", f"d_value_{n}", self.rows, f"_{n}")
 
-    def update_back(self) -> Iterator[str]:
-        """The cotangents of the states before the chunk."""
+    def update_back_reads(self) -> Iterator[str]:
+        """The cotangents of the states before the chunk without what rows asked, early: tiles then live shorter."""
         for n, m in enumerate(self.f.members):
             terms = [self.decayed(f"d_{m.state}", m)]
-            for r in self.f.reads:
-                if r.member != n:
-                    continue
+            for r in (r for r in self.f.reads if r.member == n):
                 g = "upto" if r.before else "until"
                 if r.over == "mix":
                     terms.append(self.at_start(r.query, g, f"d_{r.name}", m))
                 else:
                     terms.append(self.dot(f"tl.trans({self.from_start(f'd_{r.name}', g)})", r.query))
-            if self.rows:
-                terms.append(self.at_start("erase", "seen", f"d_asked_{n}", m))
             yield f"d_{m.state} = {' + '.join(terms)}"
+
+    def update_back(self) -> Iterator[str]:
+        """What rows asked of them."""
+        for n, m in enumerate(self.f.members if self.rows else ()):
+            yield f"d_{m.state} += {self.at_start('erase', 'seen', f'd_asked_{n}', m)}"

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..lower.chunk import ChunkFacts, Memory, ReadOut
+from .chunk_products import product
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class ChunkWords:
 
     def dot(self, x: str, y: str) -> str:
         if self.f.operand == "tl.float32":
-            return f'tl.dot({x}, {y}, input_precision="{self.f.precision}")'
-        return f"tl.dot({self._operand(x)}, {self._operand(y)})"
+            return product(x, y, self.f.precision)
+        return product(self._operand(x), self._operand(y), None)
 
     def _operand(self, x: str) -> str:
         if x.removeprefix("tl.trans(").rstrip(")") in self.narrow:

@@ -31,6 +31,8 @@ CHUNK_HELPERS = (
     "interleave_rows",
     "even_odd",
     "unit_lower_inverse",
+    "product",
+    "product_onto",
 )
 """Functions of the helpers template that chunk kernels call."""
 

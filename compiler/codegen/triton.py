@@ -308,8 +308,9 @@ def _load(layout: Layout, s: Statement) -> str:
     mask = _conditions(layout, tensor, coordinates, s.labels)
     text = f"tl.load({_address(layout, tensor, coordinates, s.labels)}"
     text += f", mask={mask}, other=0.0" if mask else ""
-    # the default, said aloud: else Triton would take the load for an earlier one and keep what that has loaded
-    text += ', cache_modifier=".ca")' if again else ")"
+    if again:  # said aloud: else Triton would take the load for an earlier one and keep what that has loaded
+        text += ', cache_modifier=".ca"' if again[1] % 2 else ', eviction_policy="evict_first"'
+    text += ")"
     return f"{s.target} = {text}" + ("" if tensor.compute else ".to(tl.float32)")
 
 

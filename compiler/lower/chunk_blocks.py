@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 _SOLVED = ("prologue_keys", "decays", "kept", "prologue_values", "solve")
+_READ = ("prologue_queries", "reads", "cotangents", "signs")
 _BACK = (
-    "prologue_queries",
-    "reads",
-    "cotangents",
     "queries",
     "again_queries",
     "gradients_queries",
@@ -14,14 +12,14 @@ _BACK = (
     "writes",
     "gradients_values",
 )
-_BACK_KEYS = ("again_keys", "keys", "again_steps")
+_BACK_KEYS = ("again_keys", "keys", "again_ends", "ends")
 
 AGAIN: dict[str, tuple[str, ...]] = {
     "reads": (),
-    "queries": ("key", "write", "query"),
+    "queries": ("query",),
     "values": (),
     "keys": ("key", "erase", "write"),
-    "steps": ("query",),
+    "ends": ("key", "write"),
 }
 """Kinds of roles that are computed again before a part of the algorithm."""
 
@@ -33,10 +31,11 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "prepare": ("block", "prologue_keys", "decays", "inverse", "keep"),
     "states": ("block", "checkpoint", *_SOLVED, "update", "advance"),
     "outputs": ("block", "before", "state", *_SOLVED, "prologue_queries", "reads", "epilogue"),
-    "backward": ("block", "before", "state", *_SOLVED, *_BACK, "update_back", *_BACK_KEYS, "logs", "gradients",
+    "backward": ("block", "before", "state", *_SOLVED, *_READ, "update_reads", *_BACK, "update_back", *_BACK_KEYS,
+                 "logs", "gradients", "advance"),
+    "costates": ("block", "before", "state", "checkpoint", *_SOLVED, *_READ, "update_reads", "costates", "update_back",
                  "advance"),
-    "costates": ("block", "before", "state", "checkpoint", *_SOLVED, "prologue_queries", "reads", "cotangents",
-                 "signs", "costates", "update_back", "advance"),
-    "gradients": ("block", "before", "before_back", "state", *_SOLVED, *_BACK, *_BACK_KEYS, "logs", "gradients"),
+    "gradients": ("block", "before", "before_back", "state", *_SOLVED, *_READ, *_BACK, *_BACK_KEYS, "logs",
+                  "gradients"),
 }  # fmt: skip
 """The parts of each kernel, in order, by the names that the templates' markers have."""

@@ -158,7 +158,7 @@ class ChunkMaker(Maker):
             last = section == "keys"
             sections[f"again_{section}"] = self.again(writer, section)
             if last:
-                sections["again_steps"] = self.again(writer, "steps")
+                sections["again_ends"] = self.again(writer, "ends")
             ready = [value for value in wanted if needs[value] <= done and (last or needs[value])]
             writer.lower_missing(ready)
             statements = _taken(writer)

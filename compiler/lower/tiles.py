@@ -64,7 +64,7 @@ class TileWriter:
         self._taken = set(reserved)
         self._section = "step"
         self._span: Span | None = None
-        self._forgotten = False
+        self._forgotten = 0
 
     # ------------------------------------------------------------ the walk
 
@@ -161,7 +161,7 @@ class TileWriter:
         if key not in self._loads:
             self.loaded[view.tensor.name] = view.tensor
             previous, self._section = self._section, view.section
-            again = ("again",) if self._forgotten else ()
+            again = ("again", self._forgotten) if self._forgotten else ()
             ref = self.emit("load", (), order, view.tensor.name, (view.tensor, view.coordinates, *again))
             self._section = previous
             self._loads[key] = replace(ref, clean=frozenset(order))
@@ -171,7 +171,7 @@ class TileWriter:
         """From here on what a step reads from memory is loaded again, and tiles that follow from that and the values
         ``more`` are computed again, so that they need not be kept until now."""
         self._loads = {key: ref for key, ref in self._loads.items() if self.loaded[key[0]].place == "head"}
-        self._forgotten = True
+        self._forgotten += 1
         of_cotangents = depends_on(self.body, ("cotangent",))
         self._values = {
             value: ref

@@ -141,7 +141,7 @@ def layout(
         blocks[name] = max(blocks[other] for other in whole if extents[other] == extents[name])
     order = {name: rank for rank, name in enumerate(names)}
     held = blocks[form.mix.name] * max((blocks[name] for name in columns), default=1)
-    warps = 8 if held > 64 * 64 else 4
+    warps = 8 if held >= 64 * 64 else 4  # 64 rows and columns or more: tiles spread over all of them
     return Layout(extents, blocks, tiled, max(DOT_SIDE, steps), order, warps=warps, along="steps")
 
 
