@@ -76,7 +76,8 @@ class ChunkDecays(ChunkBackward):
                 yield f"d_{log} = tl.where({log} * 1.4426950408889634 > -150.0, {of_log}, 0.0)"
             else:
                 yield f"near = {log} < {math.log(self.least)}"
-                yield f"d_{raw} = tl.where(near, 0.0, ({of_log}) / {raw})"
+                divisor = f"tl.where({raw} == 0.0, 1.0, {raw})"  # 0 where a sequence or an axis has ended, too
+                yield f"d_{raw} = tl.where(near, 0.0, ({of_log}) / {divisor})"
                 yield from self._near_zero(number, raw)
 
     # A decay that may have either sign may also be 0: then nothing is left of its logarithm's cotangent, and near 0
