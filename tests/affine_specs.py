@@ -12,12 +12,13 @@ SCALAR_DECAYS = (
     "alpha",  # an input in (0, 1]
     "exp(-exp(lam))",  # a param: constant
     "tanh(g0)",  # signed
+    "relu(g0)",  # often 0
     "alpha * sigmoid(g0)",
     "0.9",
     "(2 * sigmoid(g1) - 1)",
     "(-0.5)",
 )
-PLAIN_DECAYS = 6  # so many without numbers
+PLAIN_DECAYS = 7  # so many without numbers
 CHANNEL_DECAYS = ("sigmoid(w0)", "exp(-exp(w1))", "exp(-softplus(w0) * beta)", "tanh(w1)", "alpha * sigmoid(w0)")
 NEW = "S'"
 KEYS = ("k0", "k1", "kn", "k0 * w0", "sigmoid(w1)")
