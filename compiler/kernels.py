@@ -204,7 +204,7 @@ def _chain(planned: tuple[PassPlan, ...], sizes: Mapping[str, int], options: Ker
             tiles = tuple((name, block) for name, block in options.tiles if name in own)
             parts.append((p.part, _scan(program, p.step, p.groups, sizes, replace(options, tiles=tiles), wide)))
             continue
-        layout = chunk.layout(program, p.form, sizes, dict(options.tiles), options.chunk)
+        layout = chunk.layout(program, p.form, sizes, dict(options.tiles), options.chunk, options.rows)
         how = ChunkOptions(options.operand, options.precision, options.strided, started, options.packed)
         parts.append((p.part, lower_chunk(program, p.form, layout, how, wide, chunk.narrow(layout, program, p.form))))
     return Chain(tuple(parts), started)

@@ -43,7 +43,8 @@ class KernelOptions:
     ``dtype`` is the type of the caller's tensors on a processor. ``operand`` is the element type of products of
     matrices over chunks, ``started`` whether start states are given, ``schedule`` how chunks are walked: ``fused``,
     ``split`` or ``auto``. ``few`` is for so few steps that one after another is best, where the strategy is open;
-    ``two_pass``: a step by step backward takes two passes wherever it can, however small states are.
+    ``two_pass``: a step by step backward takes two passes wherever it can, however small states are. ``rows`` is the
+    most rows of a chunk with a large state that fit on the device (None: as many as others; targets.py).
     """
 
     precision: str = "ieee"
@@ -57,13 +58,14 @@ class KernelOptions:
     schedule: str = "auto"
     few: bool = False
     two_pass: bool = False
+    rows: int | None = None
 
     def plain(self) -> tuple[object, ...]:
         """The arguments that make the same options: constants to ``torch.compile``, which sees the fields' defaults
         in an object of this class that was made while it traces."""
         return (
             self.precision, self.chunk, self.strided, self.packed, self.tiles, self.dtype, self.operand, self.started,
-            self.schedule, self.few, self.two_pass,
+            self.schedule, self.few, self.two_pass, self.rows,
         )  # fmt: skip
 
     @staticmethod

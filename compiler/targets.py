@@ -44,6 +44,15 @@ class Forbidden:
 FORBIDDEN: tuple[Forbidden, ...] = (Forbidden(100, (3, 8), "dot", 4, 8), Forbidden(90, (3, 8), "solve", 4, 8))
 
 
+def chunk_rows(architecture: int | str) -> int | None:
+    """The most rows of a chunk with a state that fills a program; None where as many fit as with others.
+
+    Before Hopper, and on AMD's GPUs, operands of products are registers: with 64 rows beside a state of 128 x 128 the
+    backward kernels spill, and there rows need not be 64 for a matrix unit to take them.
+    """
+    return 32 if isinstance(architecture, str) or architecture < 90 else None
+
+
 def register_limit(warps: int) -> int:
     """The most registers a thread of an NVIDIA GPU can have with so many warps.
 

@@ -113,9 +113,15 @@ def _words(p: PassPlan) -> str:
 
 
 def layout(
-    program: Program, form: AffineForm, sizes: Mapping[str, int], tiles: Mapping[str, int], chunk: int | None
+    program: Program,
+    form: AffineForm,
+    sizes: Mapping[str, int],
+    tiles: Mapping[str, int],
+    chunk: int | None,
+    limit: int | None = None,
 ) -> Layout:
-    """The shape of the kernels of one pass at bound sizes; ``tiles`` overrides blocks of columns, ``chunk`` the steps.
+    """The shape of the kernels of one pass at bound sizes; ``tiles`` overrides blocks of columns, ``chunk`` the steps;
+    ``limit`` are the most rows of a chunk where the state is large.
 
     ValueError for a tile that is no power of two and for an axis whose entries need each other.
     """
@@ -134,13 +140,14 @@ def layout(
             check_tile(program, extents, name, block)
             blocks[name] = max(DOT_SIDE, block)
     rows = sum(pair.read is not None or len(form.links) > 1 for link in form.links for pair in link.pairs)
-    steps = power_of_two(chunk) if chunk else max(LEAST_STEPS, STEPS // power_of_two(max(1, rows)))
     tiled = tuple(name for name in columns if blocks[name] < extents[name])
     whole = [name for name in extents if name not in tiled]
     for name in whole:  # one may be another by a different name
         blocks[name] = max(blocks[other] for other in whole if extents[other] == extents[name])
     order = {name: rank for rank, name in enumerate(names)}
     held = blocks[form.mix.name] * max((blocks[name] for name in columns), default=1)
+    most = min(STEPS, limit or STEPS) if held > WALK_ELEMENTS else STEPS
+    steps = power_of_two(chunk) if chunk else max(LEAST_STEPS, most // power_of_two(max(1, rows)))
     warps = 8 if held >= 64 * 64 else 4  # 64 rows and columns or more: tiles spread over all of them
     return Layout(extents, blocks, tiled, max(DOT_SIDE, steps), order, warps=warps, along="steps")
 

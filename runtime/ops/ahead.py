@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ...compiler.kernels import compile_kernels
 from ...compiler.lower.ends import VARIANT
 from ...compiler.lower.kernel_ir import Kernel
 from ...compiler.options import KernelOptions
-from ...compiler.targets import TARGETS, Target, register_limit, warps
+from ...compiler.targets import TARGETS, Target, chunk_rows, register_limit, warps
 from .launch import triton_version
 
 TARGET_NAMES = tuple(known.name for known in TARGETS)
@@ -97,15 +97,19 @@ def _measure_here(request: Mapping[str, Any]) -> Iterator[Resources]:
     program = elaborate(parse(Source(*request["source"])), request["consts"])
     operand = f"tl.{_TYPES[request['dtype']]}"  # as it is where nothing else is asked for
     options = KernelOptions(precision=request["precision"], operand=operand, packed=request["packed"], started=False)
-    compiled = compile_kernels(program, request["sizes"], options, request["strategy"])
+    targets = [target for target in TARGETS if target.name in request["targets"]]
+    made: dict[int | None, tuple[Any, dict[str, Kernel]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernels.py"
-        path.write_text(compiled.generated.text)
-        module = load_module(path, f"recurra_ahead_{program.name}")
-        for kernel in (k for k in compiled.kernels if VARIANT not in k.facts):
-            for target in TARGETS:
-                if target.name in request["targets"]:
-                    yield _compile(module, kernel, target, request)
+        for rows in {chunk_rows(target.architecture): None for target in targets}:
+            compiled = compile_kernels(program, request["sizes"], replace(options, rows=rows), request["strategy"])
+            path = Path(folder) / f"kernels_{rows}.py"
+            path.write_text(compiled.generated.text)
+            module = load_module(path, f"recurra_ahead_{program.name}_{rows}")
+            made[rows] = module, {k.name: k for k in compiled.kernels if VARIANT not in k.facts}
+        for name in {name: None for _, kernels in made.values() for name in kernels}:
+            for target in targets:
+                module, kernels = made[chunk_rows(target.architecture)]
+                yield _compile(module, kernels[name], target, request)
 
 
 def _compile(module: Any, kernel: Kernel, target: Target, request: Mapping[str, Any]) -> Resources:

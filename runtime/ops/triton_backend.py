@@ -20,6 +20,7 @@ from ...compiler.lower.stepwise import Stepwise
 from ...compiler.lower.two_pass import TwoPassKernels
 from ...compiler.options import KernelOptions, Options
 from ...compiler.strategies.two_pass import possible
+from ...compiler.targets import chunk_rows
 from ..errors import BackendError
 from ..store.cache import Store, fingerprint
 from ..store.loader import load_module
@@ -29,6 +30,7 @@ from .chained import Chained
 from .fused import Fused
 from .fused_two_pass import FusedTwoPass
 from .generated import Build
+from .launch import architecture
 from .stepped import Stepped
 
 FEW_STEPS = 16
@@ -48,6 +50,8 @@ def build(
     program: Program, sizes: Mapping[str, int], options: KernelOptions, strategy: str, segment: int | None
 ) -> Build:
     """The kernels of a recurrence as a module of the store, and what runs them."""
+    if torch.cuda.is_available():
+        options = replace(options, rows=chunk_rows(architecture(torch.device("cuda", torch.cuda.current_device()))))
     compiled = compile_kernels(program, sizes, options, strategy)
     files = compiled.generated.files
     text = replace(options, few=False, started=True, schedule="auto")  # these choose among kernels, or show in them

@@ -51,13 +51,20 @@ def look(rows: list[Resources], contracts: bool) -> None:
         assert (row.matrix_instructions > 0) == contracts, row
 
 
+SPILLING = {("sm_80", 16), ("sm_90", 136)}
+"""Where the backward kernel of a state of 128 x 128 still spills, and how many bytes at most."""
+
+
 @pytest.mark.parametrize("size", [64, 128])
-def test_chunk_kernels_on_blackwell(size: int) -> None:
-    """Triton makes a trap, without a word, of a kernel that asks for too much tensor memory: hence the count of
-    instructions."""
+def test_no_chunk_kernel_spills(size: int) -> None:
+    """Triton makes a trap, without a word, of a kernel that asks for too much of Blackwell's tensor memory: hence the
+    count of instructions."""
     program = recurra.load(ZOO / "gated_delta_net.rec").program
-    for row in measure(program, {"K": size, "V": size}, targets=["sm_100"], strategy="chunk"):
-        assert row.spills == 0 or (size == 128 and row.kernel.endswith("_backward")), row
+    open_ends = dict(SPILLING) if size == 128 else {}
+    rows = measure(program, {"K": size, "V": size}, strategy="chunk")
+    assert {row.target for row in rows} == set(LIMIT)
+    for row in rows:
+        assert row.spills <= (open_ends.get(row.target, 0) if row.kernel.endswith("_backward") else 0), row
         assert row.shared <= LIMIT[row.target], row
         assert row.matrix_instructions > 0, row
 
