@@ -139,14 +139,19 @@ def layout(
         if name in columns:
             check_tile(program, extents, name, block)
             blocks[name] = max(DOT_SIDE, block)
-    rows = sum(pair.read is not None or len(form.links) > 1 for link in form.links for pair in link.pairs)
+    pairs = [pair for link in form.links for pair in link.pairs]
+    rows = sum(pair.read is not None or len(form.links) > 1 for pair in pairs)
     tiled = tuple(name for name in columns if blocks[name] < extents[name])
     whole = [name for name in extents if name not in tiled]
     for name in whole:  # one may be another by a different name
         blocks[name] = max(blocks[other] for other in whole if extents[other] == extents[name])
     order = {name: rank for rank, name in enumerate(names)}
     held = blocks[form.mix.name] * max((blocks[name] for name in columns), default=1)
-    most = min(STEPS, limit or STEPS) if held > WALK_ELEMENTS else STEPS
+    most = STEPS
+    if held > WALK_ELEMENTS:
+        most = min(STEPS, limit or STEPS)
+        if form.per_channel:  # keys are operands decayed to borders, too: those of two pairs do not fit with 64 rows
+            rows = max(rows, len(pairs))
     steps = power_of_two(chunk) if chunk else max(LEAST_STEPS, most // power_of_two(max(1, rows)))
     warps = 8 if held >= 64 * 64 else 4  # 64 rows and columns or more: tiles spread over all of them
     return Layout(extents, blocks, tiled, max(DOT_SIDE, steps), order, warps=warps, along="steps")

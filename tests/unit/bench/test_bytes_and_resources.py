@@ -83,15 +83,29 @@ def test_kernels_of_a_case():
     assert resources.compiled(case, ("sm_80",)) == []
 
 
-def test_the_table_of_resources(monkeypatch, capsys):
+def test_the_table_of_resources(monkeypatch, capsys, tmp_path):
+    """Both forms of products are there; what a stopped run has done is not done again."""
     made = Resources("k", "sm_90", "bf16", "tf32", 4, 255, 8, 1024, 3)
-    monkeypatch.setattr(resources, "measure", lambda program, sizes, **settings: [made])
-    case = resources.Case("hgrn", {"D": 8}, "scan")
-    text = resources.table([case], ("sm_90",))
-    assert (
-        text.count("| k | D=8 | bf16 | tf32 | sm_90 | 4 | 255 | 8 | 1024 | 3 |") == 2
-    )  # one for each form of products
-    assert "2 of 2 spill." in text and "| k |" in capsys.readouterr().out
+    monkeypatch.setattr(resources, "TABLE", tmp_path / "resources.md")
+    monkeypatch.setattr(resources, "PARTS", tmp_path / "resources.part.json")
+    first, second = (resources.Case("hgrn", {"D": size}, "scan") for size in (8, 9))
+
+    def stopped(program, sizes, **settings):
+        if sizes["D"] == 9:
+            raise KeyboardInterrupt
+        return [made]
+
+    monkeypatch.setattr(resources, "measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        resources.main([first, second], ("sm_90",), write=True, resume=False)
+    assert not (tmp_path / "resources.md").exists()
+    monkeypatch.setattr(resources, "measure", lambda program, sizes, **settings: [made] * (sizes["D"] == 9))
+    resources.main([first, second], ("sm_90",), write=True, resume=True)
+    text = (tmp_path / "resources.md").read_text()
+    for size in (8, 9):
+        assert text.count(f"| k | D={size} | bf16 | tf32 | sm_90 | 4 | 255 | 8 | 1024 | 3 |") == 2
+    assert "4 of 4 spill." in text and "| k | D=9 |" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["resources.md"]
 
 
 def test_cases_cover_what_is_claimed():

@@ -69,6 +69,12 @@ def test_no_chunk_kernel_spills(size: int) -> None:
         assert row.matrix_instructions > 0, row
 
 
+def test_shared_memory_for_an_erase_and_a_write_per_channel() -> None:
+    program = recurra.load(ZOO / "rwkv7.rec").program
+    for row in measure(program, {"K": 128, "V": 128}, targets=["sm_90"], strategy="chunk"):
+        assert row.shared <= LIMIT[row.target], row
+
+
 @pytest.mark.parametrize("name", ["signed", "signed_channels", "members"])
 def test_unusual_chunk_kernels_compile_with_short_operands(name: str) -> None:
     """Types of operands are what Triton's interpreter does not look at."""
