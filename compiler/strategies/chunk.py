@@ -37,6 +37,9 @@ STATE_ELEMENTS = 16384
 WALK_ELEMENTS = 8192
 """The same for programs that walk a state without gradients of what all its columns share: 128 x 64."""
 
+CHUNK_ELEMENTS = 8192
+"""Numbers of a chunk's vectors along the mixed axis, beside a large state in shared memory: 64 x 128."""
+
 MIXED = 256
 """The longest mixed axis: a program holds all of it."""
 
@@ -152,6 +155,7 @@ def layout(
         most = min(STEPS, limit or STEPS)
         if form.per_channel:  # keys are operands decayed to borders, too: those of two pairs do not fit with 64 rows
             rows = max(rows, len(pairs))
+        most = max(LEAST_STEPS, min(most, CHUNK_ELEMENTS // blocks[form.mix.name]))
     steps = power_of_two(chunk) if chunk else max(LEAST_STEPS, most // power_of_two(max(1, rows)))
     warps = 8 if held >= 64 * 64 else 4  # 64 rows and columns or more: tiles spread over all of them
     return Layout(extents, blocks, tiled, max(DOT_SIDE, steps), order, warps=warps, along="steps")

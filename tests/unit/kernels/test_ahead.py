@@ -69,9 +69,10 @@ def test_no_chunk_kernel_spills(size: int) -> None:
         assert row.matrix_instructions > 0, row
 
 
-def test_shared_memory_for_an_erase_and_a_write_per_channel() -> None:
-    program = recurra.load(ZOO / "rwkv7.rec").program
-    for row in measure(program, {"K": 128, "V": 128}, targets=["sm_90"], strategy="chunk"):
+@pytest.mark.parametrize(("name", "size"), [("rwkv7", 128), ("gated_delta_net", 256)])
+def test_chunks_beside_large_states_fit_shared_memory(name: str, size: int) -> None:
+    program = recurra.load(ZOO / f"{name}.rec").program
+    for row in measure(program, {"K": size, "V": size}, targets=["sm_90"], strategy="chunk"):
         assert row.shared <= LIMIT[row.target], row
 
 
