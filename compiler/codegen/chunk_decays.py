@@ -80,7 +80,7 @@ class ChunkDecays(ChunkBackward):
                 yield f"d_{raw} = tl.where(near, 0.0, ({of_log}) / {divisor})"
                 yield from self._near_zero(number, raw)
 
-    # A decay that may have either sign may also be 0: then nothing is left of its logarithm's cotangent, and near 0
+    # Where a decay that may be 0 is 0, nothing is left of its logarithm's cotangent, and near 0
     # nothing but rounding. At such steps the state before the decay is multiplied with the cotangent of that after it.
 
     def _near_zero(self, link: int, raw: str) -> Iterator[str]:

@@ -46,12 +46,15 @@ def _terms(text: str) -> Iterator[str]:
 
 
 def _is_product(term: str) -> bool:
-    """Whether a term is nothing but one product: its bracket closes at the end."""
-    if not term.startswith(_PRODUCT):
-        return False
+    """Whether a term is nothing but one product."""
+    return term.startswith(_PRODUCT) and closed(term)
+
+
+def closed(text: str) -> bool:
+    """Whether the first bracket closes at the end."""
     depth = 0
-    for at, letter in enumerate(term):
+    for at, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")
         if depth == 0 and letter == ")":
-            return at == len(term) - 1
+            return at == len(text) - 1
     return False

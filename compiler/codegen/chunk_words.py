@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..lower.chunk import ChunkFacts, Memory, ReadOut
-from .chunk_products import product
+from .chunk_products import closed, product
 
 
 @dataclass(frozen=True)
@@ -206,18 +206,8 @@ class ChunkWords:
 
 
 def _cast(x: str, operand: str) -> str:
-    bare = x.isidentifier() or (x.startswith(("(", "tl.trans(")) and _closed(x))
+    bare = x.isidentifier() or (x.startswith(("(", "tl.trans(")) and closed(x))
     return f"{x}.to({operand})" if bare else f"({x}).to({operand})"
-
-
-def _closed(x: str) -> bool:
-    """Whether the first bracket closes at the end."""
-    depth = 0
-    for at, letter in enumerate(x):
-        depth += (letter == "(") - (letter == ")")
-        if depth == 0 and letter == ")":
-            return at == len(x) - 1
-    return False
 
 
 def renamed(p: Pairing, x: str) -> Pairing:
